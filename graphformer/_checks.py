@@ -1,0 +1,54 @@
+"""One way to refuse an argument: rule, value, remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from graphformer._errors import GraphformerError, InputError
+
+
+def require(
+    condition: bool,
+    where: str,
+    argument: str,
+    rule: str,
+    got: object,
+    remedy: str,
+    error: type[GraphformerError] = InputError,
+) -> None:
+    """Raise ``{where}: {argument} must {rule}; got {got}. {remedy}`` unless ``condition`` holds.
+
+    Example:
+        >>> require(3 > 4, "attend", "dropout", "lie in [0, 1)", 1.5, "Pass a probability.")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: attend: dropout must lie in [0, 1); got 1.5. Pass a probability.
+    """
+    if not condition:
+        raise error(f"{where}: {argument} must {rule}; got {got}. {remedy}")
+
+
+def require_choice(
+    value: str,
+    choices: Iterable[str],
+    where: str,
+    argument: str,
+    remedy: str = "",
+    error: type[GraphformerError] = InputError,
+) -> None:
+    """Refuse a name that is not among ``choices``, and suggest near ones.
+
+    Example:
+        >>> require_choice("sofmax", ["softmax", "relu"], "attend", "normalizer")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: attend: normalizer must be one of softmax, relu; got 'sofmax'. Did you mean softmax?
+    """
+    names = list(choices)
+    if value in names:
+        return
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else ""
+    advice = " ".join(part for part in (hint, remedy) if part) or "Pass one of these names."
+    raise error(f"{where}: {argument} must be one of {', '.join(names)}; got {value!r}. {advice}")

@@ -1,0 +1,25 @@
+"""The errors of graphformer: one base, and one child for each thing a user can mend."""
+
+
+class GraphformerError(Exception):
+    """Base of every error that graphformer raises on purpose."""
+
+
+class InputError(GraphformerError, ValueError):
+    """An argument breaks a rule of the call (shape, dtype, device, range, unknown name)."""
+
+
+class BackendError(GraphformerError, RuntimeError):
+    """The named backend cannot run this case."""
+
+
+class MissingPackageError(GraphformerError, ImportError):
+    """An optional package that this call needs is not installed."""
+
+
+class DataError(GraphformerError):
+    """A data set or a record in it cannot be had or read."""
+
+
+class RunError(GraphformerError):
+    """A training run, its configuration or its checkpoint cannot be used."""

@@ -1,0 +1,472 @@
+"""The attention graph: which query attends to which key, laid out once and used by every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from graphformer._checks import require
+from graphformer.graphs import convert
+from graphformer.graphs.layout import Layout, expand_rows, index_dtype, make_layout
+
+if TYPE_CHECKING:
+    import networkx
+    import scipy.sparse
+
+
+class GraphStats(NamedTuple):
+    """What :meth:`AttentionGraph.stats` counts."""
+
+    num_queries: int
+    num_keys: int
+    num_edges: int
+    density: float
+    num_duplicates: int
+    num_empty_queries: int
+    num_unused_keys: int
+    mean_degree: float
+    max_degree: int
+    num_bytes: int
+
+
+class AttentionGraph:
+    """An immutable set of (key, query) pairs with their layouts.
+
+    Make one with :meth:`from_edge_index`, another ``from_*`` or ``pattern.on(nodes)``; make it once a batch and pass
+    it to every layer. Bias, attention weights and dropout go by *edge id*, the position of a pair in :attr:`edge_index`.
+
+    Example:
+        >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2], [1, 1, 0]]), num_nodes=3)
+        >>> graph
+        AttentionGraph(3 nodes, 3 edges, density 33.3%, 0 duplicates, 1 empty row)
+        >>> graph.degree
+        tensor([1, 2, 0])
+    """
+
+    # Everything is reached through properties without setters; only the two caches at the end ever change.
+    def __init__(
+        self,
+        by_query: Layout,
+        num_keys: int,
+        *,
+        relation: Tensor | None = None,
+        num_relations: int = 0,
+        own_edge: Tensor | None = None,
+        num_own_edges: int = 0,
+    ) -> None:
+        """Take tensors as they are: for makers of graphs that guarantee them, see :meth:`from_csr` for a checked door."""
+        self._by_query = by_query
+        self._num_queries = by_query.ptr.shape[0] - 1
+        self._num_keys = num_keys
+        self._relation = relation
+        self._num_relations = num_relations
+        self._own_edge = own_edge
+        self._num_own_edges = num_own_edges
+        self._edge_index: Tensor | None = None
+        self._by_key: Layout | None = None
+
+    # ---------------------------------------------------------------- making one
+
+    @classmethod
+    def from_edge_index(
+        cls,
+        edge_index: Any,
+        num_nodes: int | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        relation: Tensor | None = None,
+        num_relations: int | None = None,
+    ) -> AttentionGraph:
+        """A graph from a PyG adjacency; edge ids are the caller's order.
+
+        Args:
+            edge_index: Row 0 source = key, row 1 target = query. Shape `[2, E]`, any integer dtype; or a PyG
+                `EdgeIndex`; or a `torch.sparse` matrix or torch_sparse `SparseTensor`, both read as transposed
+                adjacencies (rows are queries), in their row-major order.
+            num_nodes: Number of nodes, where keys and queries are one set. Default: largest id + 1.
+            size: (num_keys, num_queries), for a bipartite graph. Give this or `num_nodes`.
+            relation: The integer of each pair. Shape `[E]`, int64, values in [0, num_relations).
+            num_relations: Number of relations. Default: largest relation + 1.
+
+        Raises:
+            InputError: Wrong shape or dtype, an id out of range, or both `num_nodes` and `size`.
+
+        Example:
+            >>> AttentionGraph.from_edge_index(torch.tensor([[4, 0], [0, 1]]), size=(5, 2))
+            AttentionGraph(5 keys, 2 queries, 2 edges, density 20.0%, 0 duplicates, 0 empty rows)
+        """
+        edge_index, known_size = convert.read_adjacency(edge_index, "AttentionGraph.from_edge_index")
+        num_keys, num_queries = convert.resolve_size(edge_index, num_nodes, size, known_size)
+        key, query = edge_index.unbind(0)
+        by_query = make_layout(query, key, num_queries, num_keys)
+        num_relations = _check_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
+        relation = None if relation is None else relation.to(index_dtype(num_relations))
+        return cls(by_query, num_keys, relation=relation, num_relations=num_relations)
+
+    @classmethod
+    def from_csr(
+        cls,
+        query_ptr: Tensor,
+        key_index: Tensor,
+        num_keys: int,
+        *,
+        relation: Tensor | None = None,
+        num_relations: int | None = None,
+    ) -> AttentionGraph:
+        """A graph from rows of keys; the edge ids are the positions in `key_index`.
+
+        Args:
+            query_ptr: Offsets of the queries' rows, from 0 to E, never falling. Shape `[N + 1]`, int64.
+            key_index: The keys, row after row. Shape `[E]`, int32 or int64, in [0, num_keys).
+            num_keys: Number of keys.
+            relation: As in :meth:`from_edge_index`.
+            num_relations: As in :meth:`from_edge_index`.
+
+        Raises:
+            InputError: The offsets do not fit the keys, or a key is out of range.
+
+        Example:
+            >>> AttentionGraph.from_csr(torch.tensor([0, 1, 3]), torch.tensor([0, 0, 1]), num_keys=2).edge_index
+            tensor([[0, 0, 1],
+                    [0, 1, 1]])
+        """
+        query_ptr, key_index = convert.read_csr(query_ptr, key_index, num_keys)
+        num_relations = _check_relation(relation, num_relations, key_index.numel(), key_index.device)
+        relation = None if relation is None else relation.to(index_dtype(num_relations))
+        key_index = key_index.to(index_dtype(max(query_ptr.numel() - 1, num_keys)), copy=True)
+        return cls(Layout(query_ptr, key_index, None), num_keys, relation=relation, num_relations=num_relations)
+
+    @classmethod
+    def from_dense(cls, mask: Tensor) -> AttentionGraph:
+        """A graph from a boolean mask: `mask[i, j]` says that query i attends to key j.
+
+        Args:
+            mask: Shape `[N, M]` as [query, key], bool.
+
+        Example:
+            >>> AttentionGraph.from_dense(torch.ones(2, 3).tril().bool()).edge_index
+            tensor([[0, 0, 1],
+                    [0, 1, 1]])
+        """
+        convert.check_mask(mask)
+        query, key = mask.nonzero().unbind(1)
+        return cls.from_edge_index(torch.stack((key, query)), size=(mask.shape[1], mask.shape[0]))
+
+    @classmethod
+    def from_scipy(cls, matrix: scipy.sparse.spmatrix) -> AttentionGraph:
+        """A graph from a scipy sparse matrix: rows are sources (keys), as in PyG's `from_scipy_sparse_matrix`.
+
+        Stored entries are edges, whatever their value; the edge ids are the order of `matrix.tocoo()`.
+
+        Example:
+            >>> import scipy.sparse
+            >>> AttentionGraph.from_scipy(scipy.sparse.coo_array(([1.0], ([0], [2])), shape=(3, 3))).edge_index
+            tensor([[0],
+                    [2]])
+        """
+        edge_index, size = convert.read_scipy(matrix)
+        return cls.from_edge_index(edge_index, size=size)
+
+    @classmethod
+    def from_networkx(cls, graph: networkx.Graph) -> AttentionGraph:
+        """A graph from networkx, nodes numbered in `graph.nodes` order.
+
+        A directed edge (u, v) lets v attend to u; an undirected one gives both directions (a self loop once);
+        parallel edges of a multigraph are kept.
+
+        Example:
+            >>> import networkx as nx
+            >>> AttentionGraph.from_networkx(nx.path_graph(3)).num_edges
+            4
+        """
+        edge_index, num_nodes = convert.read_networkx(graph)
+        return cls.from_edge_index(edge_index, num_nodes=num_nodes)
+
+    @classmethod
+    def union(cls, graphs: Sequence[AttentionGraph]) -> AttentionGraph:
+        """The disjoint union: nodes, edges and own edges numbered one graph after the other.
+
+        Args:
+            graphs: At least one graph; all on one device; all or none with relations, all or none with own edges.
+
+        Example:
+            >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0], [1]]), num_nodes=2)
+            >>> AttentionGraph.union([graph, graph]).edge_index
+            tensor([[0, 2],
+                    [1, 3]])
+        """
+        from graphformer.graphs.union import union
+
+        return union(graphs)
+
+    # ---------------------------------------------------------------- sizes
+
+    @property
+    def num_queries(self) -> int:
+        """Number of queries N."""
+        return self._num_queries
+
+    @property
+    def num_keys(self) -> int:
+        """Number of keys M."""
+        return self._num_keys
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(num_keys, num_queries), PyG's (source, target)."""
+        return self._num_keys, self._num_queries
+
+    @property
+    def num_edges(self) -> int:
+        """Number of pairs E, duplicates counted."""
+        return self._by_query.index.shape[0]
+
+    @property
+    def num_relations(self) -> int:
+        """Number of relations R, 0 where the graph carries none."""
+        return self._num_relations
+
+    @property
+    def num_own_edges(self) -> int:
+        """Number of edges of the node set that :attr:`own_edge` refers to."""
+        return self._num_own_edges
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self._by_query.ptr.device
+
+    # ---------------------------------------------------------------- pairs
+
+    @property
+    def edge_index(self) -> Tensor:
+        """The pairs in the order of their ids: row 0 keys, row 1 queries. Shape `[2, E]`, int64."""
+        if self._edge_index is None:
+            ptr, index, edge_id = self._by_query
+            pairs = torch.stack((index.long(), expand_rows(ptr, index.shape[0])))
+            if edge_id is not None:
+                pairs = torch.empty_like(pairs).index_copy_(1, edge_id.long(), pairs)
+            self._edge_index = pairs
+        return self._edge_index
+
+    @property
+    def relation(self) -> Tensor | None:
+        """The integer of each pair, by edge id. Shape `[E]`, int32 or int64, or None."""
+        return self._relation
+
+    @property
+    def own_edge(self) -> Tensor | None:
+        """Which edge of the node set each pair is (-1: none of them), by edge id. Shape `[E]`, int64, or None."""
+        return self._own_edge
+
+    @property
+    def degree(self) -> Tensor:
+        """Number of keys of each query, duplicates counted. Shape `[N]`, int64."""
+        return self._by_query.ptr.diff()
+
+    @property
+    def by_query(self) -> Layout:
+        """The pairs grouped by query (CSR)."""
+        return self._by_query
+
+    @property
+    def by_key(self) -> Layout:
+        """The pairs grouped by key (CSC), edge ids ascending in a row; made when first asked for."""
+        if self._by_key is None:
+            key, query = self.edge_index.unbind(0)
+            self._by_key = make_layout(key, query, self._num_keys, self._num_queries)
+        return self._by_key
+
+    # ---------------------------------------------------------------- moving
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> AttentionGraph:
+        """The same graph on another device (itself, where it is there already)."""
+        target = torch.empty(0, device=device).device
+        if target == self.device:
+            return self
+        return self._map(lambda tensor: tensor.to(target, non_blocking=non_blocking))
+
+    def cpu(self) -> AttentionGraph:
+        """The graph in host memory."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | str | None = None, *, non_blocking: bool = False) -> AttentionGraph:
+        """The graph on a CUDA device, the current one by default."""
+        return self.to("cuda" if device is None else torch.device(device), non_blocking=non_blocking)
+
+    def pin_memory(self) -> AttentionGraph:
+        """A copy in page-locked memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def share_memory_(self) -> AttentionGraph:
+        """Move the tensors to shared memory, in place, for other processes."""
+        return self._map(lambda tensor: tensor.share_memory_())
+
+    def _map(self, move: Any) -> AttentionGraph:
+        def maybe(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else move(tensor)
+
+        ptr, index, edge_id = self._by_query
+        out = AttentionGraph(
+            Layout(move(ptr), move(index), maybe(edge_id)),
+            self._num_keys,
+            relation=maybe(self._relation),
+            num_relations=self._num_relations,
+            own_edge=maybe(self._own_edge),
+            num_own_edges=self._num_own_edges,
+        )
+        if self._by_key is not None:
+            out._by_key = Layout(*(maybe(tensor) for tensor in self._by_key))  # type: ignore[arg-type]
+        return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A NamedTuple is not a plain container to the restricted unpickler, so layouts travel as tuples.
+        state = dict(self.__dict__, _edge_index=None, _by_key=None)
+        state["_by_query"] = tuple(self._by_query)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _by_query=Layout(*state["_by_query"]))
+
+    # ---------------------------------------------------------------- telling
+
+    def __eq__(self, other: object) -> bool:
+        """Same sizes, pairs in the same order, relations and own edges, on the same device."""
+        if not isinstance(other, AttentionGraph):
+            return NotImplemented
+        mine, theirs = self._facts(), other._facts()
+        return mine == theirs and all(
+            (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+            for a, b in (
+                (self.edge_index, other.edge_index),
+                (self.relation, other.relation),
+                (self.own_edge, other.own_edge),
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content
+
+    def _facts(self) -> tuple[object, ...]:
+        return (self.size, self.num_edges, self.num_relations, self.num_own_edges, self.device)
+
+    def stats(self) -> GraphStats:
+        """Counts that describe the graph; takes one pass over the edges, and a sort where rows are not ascending."""
+        ptr, index, _ = self._by_query
+        code = expand_rows(ptr, self.num_edges) * max(self._num_keys, 1) + index
+        if code.numel() and not bool((code[1:] >= code[:-1]).all()):
+            code = code.sort().values
+        tensors = [*self._by_query, *(self._by_key or ()), self._relation, self._own_edge, self._edge_index]
+        pairs = self._num_queries * self._num_keys
+        return GraphStats(
+            num_queries=self._num_queries,
+            num_keys=self._num_keys,
+            num_edges=self.num_edges,
+            density=self.num_edges / pairs if pairs else 0.0,
+            num_duplicates=int((code[1:] == code[:-1]).sum()),
+            num_empty_queries=int((self.degree == 0).sum()),
+            num_unused_keys=self._num_keys - int(index.unique().numel()),
+            mean_degree=self.num_edges / self._num_queries if self._num_queries else 0.0,
+            max_degree=int(self.degree.max()) if self._num_queries else 0,
+            num_bytes=sum(t.numel() * t.element_size() for t in tensors if t is not None),
+        )
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        nodes = (
+            f"{self.num_keys} nodes"
+            if self.num_keys == self.num_queries
+            else f"{self.num_keys} keys, {self.num_queries} queries"
+        )
+        return (
+            f"AttentionGraph({nodes}, {_count(stats.num_edges, 'edge')}, density {stats.density:.1%}, "
+            f"{_count(stats.num_duplicates, 'duplicate')}, {_count(stats.num_empty_queries, 'empty row')}"
+            + (f", {_count(self.num_relations, 'relation')}" if self.relation is not None else "")
+            + (f", device={str(self.device)!r}" if self.device.type != "cpu" else "")
+            + ")"
+        )
+
+    def explain(self) -> str:
+        """A few lines that tell what the graph is and what it costs to hold.
+
+        Example:
+            >>> print(AttentionGraph.from_dense(torch.ones(2, 3).bool()).explain())
+            2 queries attend to 3 keys by 6 edges (density 100.0%)
+            degree: mean 3.0, largest 3, 0 empty rows; 0 keys that nobody attends to
+            0 duplicate edges; no relations; no own edges
+            indices int32, ids int32; 72 bytes held on cpu
+        """
+        stats = self.stats()
+        ids = self._by_query.edge_id
+        relations = f"{self.num_relations} relations" if self.relation is not None else "no relations"
+        own = "no own edges" if self.own_edge is None else f"{self.num_own_edges} own edges"
+        return "\n".join(
+            (
+                f"{stats.num_queries} queries attend to {stats.num_keys} keys by {stats.num_edges} edges "
+                f"(density {stats.density:.1%})",
+                f"degree: mean {stats.mean_degree:.1f}, largest {stats.max_degree}, "
+                f"{_count(stats.num_empty_queries, 'empty row')}; {stats.num_unused_keys} keys that nobody attends to",
+                f"{_count(stats.num_duplicates, 'duplicate edge')}; {relations}; {own}",
+                f"indices {_name(self._by_query.index)}, ids {_name(ids) if ids is not None else 'by position'}; "
+                f"{stats.num_bytes:,} bytes held on {self.device}",
+            )
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _check_relation(relation: Tensor | None, num_relations: int | None, num_edges: int, device: torch.device) -> int:
+    where = "AttentionGraph"
+    if relation is None:
+        require(
+            not num_relations, where, "num_relations", "come with relation", num_relations, "Pass relation=, [E] ids."
+        )
+        return 0
+    require(
+        relation.shape == (num_edges,),
+        where,
+        "relation",
+        f"have shape [E] = [{num_edges}]",
+        list(relation.shape),
+        "Give one integer per edge, in the order of edge_index.",
+    )
+    require(
+        not relation.is_floating_point() and relation.dtype != torch.bool and not relation.is_complex(),
+        where,
+        "relation",
+        "have an integer dtype",
+        relation.dtype,
+        "Continuous edge features go to attend as edge_attr.",
+    )
+    require(
+        relation.device == device,
+        where,
+        "relation",
+        f"be on {device}",
+        relation.device,
+        "Move it where edge_index is.",
+    )
+    low, high = (int(value) for value in torch.aminmax(relation)) if num_edges else (0, -1)
+    limit = high + 1 if num_relations is None else num_relations
+    wrong = low if low < 0 else high
+    require(
+        low >= 0 and high < limit,
+        where,
+        "relation",
+        f"lie in [0, {limit})",
+        wrong,
+        "Renumber the relations from 0, or pass a larger num_relations.",
+    )
+    return limit
+
+
+# Lets torch.load(weights_only=True) read graphs that a data set stored; the class holds tensors and integers only.
+torch.serialization.add_safe_globals([AttentionGraph])

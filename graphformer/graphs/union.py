@@ -1,0 +1,85 @@
+"""The disjoint union of attention graphs: what a DataLoader's batch attends over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from graphformer._checks import require
+from graphformer.graphs.attention_graph import AttentionGraph
+from graphformer.graphs.layout import Layout, index_dtype
+
+
+def union(graphs: Sequence[AttentionGraph]) -> AttentionGraph:
+    """See :meth:`AttentionGraph.union`."""
+    graphs = list(graphs)
+    _check(graphs)
+    if len(graphs) == 1:
+        return graphs[0]
+    device = graphs[0].device
+    queries, keys, edges, own = (
+        [getattr(graph, name) for graph in graphs]
+        for name in ("num_queries", "num_keys", "num_edges", "num_own_edges")
+    )
+    num_edges = sum(edges)
+    per_edge = torch.tensor(edges, device=device)
+    edge_start = per_edge.cumsum(0) - per_edge
+
+    def shifted(parts: list[Tensor], counts: list[int], repeats: Tensor, length: int) -> Tensor:
+        step = torch.tensor(counts, device=device)
+        return torch.cat(parts).long() + torch.repeat_interleave(step.cumsum(0) - step, repeats, output_size=length)
+
+    ptr = torch.zeros(sum(queries) + 1, dtype=torch.int64, device=device)
+    per_query = torch.tensor(queries, device=device)
+    ptr[1:] = shifted([graph.by_query.ptr[1:] for graph in graphs], edges, per_query, sum(queries))
+    index = shifted([graph.by_query.index for graph in graphs], keys, per_edge, num_edges)
+    edge_id = None
+    if any(graph.by_query.edge_id is not None for graph in graphs):
+        ids = [
+            graph.by_query.edge_id if graph.by_query.edge_id is not None else torch.arange(graph.num_edges, device=device)
+            for graph in graphs
+        ]
+        edge_id = shifted(ids, edges, per_edge, num_edges).to(index_dtype(num_edges))
+    own_edge = None
+    if graphs[0].own_edge is not None:
+        local = torch.cat([graph.own_edge for graph in graphs])  # type: ignore[misc]
+        start = torch.tensor(own, device=device)
+        start = torch.repeat_interleave(start.cumsum(0) - start, per_edge, output_size=num_edges)
+        own_edge = torch.where(local < 0, local, local + start)
+    relations = [graph.relation for graph in graphs if graph.relation is not None]
+    return AttentionGraph(
+        Layout(ptr, index.to(index_dtype(max(sum(queries), sum(keys)))), edge_id),
+        sum(keys),
+        relation=torch.cat(relations) if relations else None,
+        num_relations=max(graph.num_relations for graph in graphs),
+        own_edge=own_edge,
+        num_own_edges=sum(own),
+    )
+
+
+def _check(graphs: list[AttentionGraph]) -> None:
+    where = "AttentionGraph.union"
+    require(len(graphs) > 0, where, "graphs", "hold at least one graph", "none", "Leave empty batches out.")
+    for graph in graphs:
+        require(
+            isinstance(graph, AttentionGraph),
+            where,
+            "graphs",
+            "hold attention graphs only",
+            type(graph).__name__,
+            "Make each with AttentionGraph.from_edge_index or pattern.on.",
+        )
+    devices = {str(graph.device) for graph in graphs}
+    require(len(devices) == 1, where, "graphs", "be on one device", sorted(devices), "Move them with .to(device).")
+    for name in ("relation", "own_edge"):
+        carriers = sum(getattr(graph, name) is not None for graph in graphs)
+        require(
+            carriers in (0, len(graphs)),
+            where,
+            "graphs",
+            f"all carry {name} or none",
+            f"{carriers} of {len(graphs)}",
+            "Make them by one pattern.",
+        )
