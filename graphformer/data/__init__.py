@@ -1,0 +1,70 @@
+"""Data: molecules as node sets, and graph-property data sets with one face."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+
+    from graphformer.data.task import GraphTask
+
+__all__ = ["GraphTask", "edge_categories", "from_smiles", "from_smiles_list", "load", "names", "node_categories"]
+
+_HOME = {
+    "GraphTask": "task",
+    "edge_categories": "molecule",
+    "from_smiles": "molecule",
+    "from_smiles_list": "molecule",
+    "node_categories": "molecule",
+}
+
+
+def names() -> list[str]:
+    """The data sets that :func:`load` knows.
+
+    Example:
+        >>> names()[:3]
+        ['logp', 'ogbg-molbace', 'ogbg-molbbbp']
+    """
+    from graphformer.data.ogb import NAMES
+
+    return ["logp", *NAMES]
+
+
+def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = False) -> GraphTask:
+    """A graph-property data set with its split and its measure.
+
+    Args:
+        name: "logp", the embedded set that is made in memory, or an OGB molecule set such as "ogbg-molesol".
+        root: Folder of the data sets on disk. Default as ogb's: "dataset". Not used for "logp".
+        download: Fetch the data if they are not below `root`. Default False: nothing is ever fetched unasked.
+
+    Raises:
+        InputError: No data set of that name; near names are suggested.
+        DataError: The data are not there or cannot be read.
+        MissingPackageError: ogb or rdkit is not installed.
+
+    Example:
+        >>> load("ogbg-molhvi")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: load: name must be one of logp, ... Did you mean ogbg-molhiv...
+    """
+    from graphformer._checks import require_choice
+
+    require_choice(name, names(), "load", "name")
+    if name == "logp":
+        from graphformer.data.logp import load_logp
+
+        return load_logp()
+    from graphformer.data.ogb import load_ogb
+
+    return load_ogb(name, root, download)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphformer.data' has no attribute {name!r}")
+    return getattr(import_module(f"graphformer.data.{_HOME[name]}"), name)

@@ -1,0 +1,186 @@
+"""OGB's molecule property data sets, read by ogb's own loader and measured by ogb's own evaluator.
+
+Whatever ogb would ask or fetch is settled before it is called: the files are looked for first, so ogb never asks on
+standard input, and it downloads only where the caller said so, into a folder of its own that is moved into place
+when it is whole.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphformer._errors import DataError
+from graphformer.data._quiet_ogb import ogb_module
+from graphformer.data.molecule import edge_categories, node_categories
+from graphformer.data.task import GraphTask
+
+NAMES = tuple(
+    f"ogbg-mol{short}"
+    for short in "bace bbbp chembl clintox esol freesolv hiv lipo muv pcba sider tox21 toxcast".split()
+)
+_RELEASE = "RELEASE_v1.txt"
+_RAW = tuple(
+    f"raw/{part}.csv.gz" for part in ("edge", "node-feat", "edge-feat", "num-node-list", "num-edge-list", "graph-label")
+)
+_PROCESSED = "processed/geometric_data_processed.pt"
+_SPLIT = tuple(f"split/scaffold/{part}.csv.gz" for part in ("train", "valid", "test"))
+_DOWNLOAD_TIMEOUT_S = 60.0
+
+
+def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) -> GraphTask:
+    """An OGB molecule data set with its official scaffold split and evaluator.
+
+    Args:
+        name: One of :data:`NAMES`.
+        root: Folder that holds (or shall hold) the data set's own folder, ``ogbg_molesol`` for "ogbg-molesol". ogb
+            writes a ``processed`` folder into it on the first use.
+        download: Fetch the data if they are not there. False (default) raises instead.
+
+    Raises:
+        DataError: The files are not there (or not all of them) and `download` is False; the download failed; the
+            files cannot be read; the folder cannot be written.
+    """
+    folder = _find(name, Path(root).expanduser())
+    missing = _missing(folder)
+    if missing:
+        if not download:
+            raise DataError(
+                f"load: {name} must lie in {folder.absolute()}; got {_what_is_there(folder, missing)}. "
+                "Pass --root (root=) with the folder that holds it, or --download (download=True) to fetch it."
+            )
+        _download(name, folder)
+    dataset, split = _read(name, folder)
+    with redirect_stdout(io.StringIO()):
+        evaluator = ogb_module("ogb.graphproppred").Evaluator(name)
+
+    def measure(y_true: Tensor, y_pred: Tensor) -> float:
+        try:
+            return float(evaluator.eval({"y_true": y_true, "y_pred": y_pred})[evaluator.eval_metric])
+        except (RuntimeError, ValueError) as error:  # ROC-AUC of labels that are all alike, predictions that are NaN
+            raise DataError(
+                f"evaluate: {name}'s labels and predictions must have a {evaluator.eval_metric}; "
+                f"got {error} Check for NaN predictions and for labels of one class."
+            ) from error
+
+    parts = {part: [_with_float_labels(dataset[int(i)]) for i in split[part]] for part in ("train", "valid", "test")}
+    return GraphTask(
+        name=name,
+        num_tasks=dataset.num_tasks,
+        task_type=dataset.task_type,
+        metric=dataset.eval_metric,
+        higher_is_better=dataset.eval_metric != "rmse",
+        node_categories=node_categories(),
+        edge_categories=edge_categories(),
+        measure=measure,
+        **parts,
+    )
+
+
+def _find(name: str, root: Path) -> Path:
+    """The folder that ogb will use: older releases put ``_pyg`` behind the name."""
+    folder = root / name.replace("-", "_")
+    older = root / f"{folder.name}_pyg"
+    return older if older.exists() else folder
+
+
+def _missing(folder: Path) -> list[str]:
+    needed = [_RELEASE]
+    if not (folder / _PROCESSED).exists():
+        needed += _RAW
+    if not (folder / "split/scaffold/split_dict.pt").exists():
+        needed += _SPLIT
+    return [part for part in needed if not (folder / part).exists()]
+
+
+def _what_is_there(folder: Path, missing: list[str]) -> str:
+    return f"a folder without {', '.join(missing)}" if folder.is_dir() else "no such folder"
+
+
+def _with_float_labels(data: Data) -> Data:
+    data.y = data.y.float()
+    return data
+
+
+def _read(name: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """ogb's data set and its split; what ogb prints meanwhile goes nowhere."""
+    if not os.access(folder, os.W_OK) and not (folder / _PROCESSED).exists():
+        raise DataError(
+            f"load: {folder.absolute()} must be writable; got a read-only folder. "
+            "ogb writes its processed graphs there: copy the data set to a folder of your own."
+        )
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), _safe_classes():
+            dataset = ogb_module("ogb.graphproppred").PygGraphPropPredDataset(name, root=str(folder.parent))
+            return dataset, dataset.get_idx_split()
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes ogb, pandas or torch raise
+        where = folder / (_PROCESSED if (folder / _PROCESSED).exists() else "raw")
+        raise DataError(
+            f"load: {name}'s files must be readable; got {type(error).__name__}: {str(error).splitlines()[0]} "
+            f"while reading {where}. Remove {folder / 'processed'} and try again; if that fails, fetch the data anew."
+        ) from error
+
+
+def _safe_classes() -> Any:
+    """A context in which torch.load takes what ogb's processed file holds beside tensors, and no other class."""
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import GlobalStorage
+
+    return torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage])
+
+
+def _download(name: str, folder: Path) -> None:
+    """Let ogb fetch the data set into a folder beside `folder`, and move it there when it is whole."""
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(
+            f"load: {folder.absolute()} must be whole or absent to download {name}; "
+            f"got {_what_is_there(folder, _missing(folder))}. Remove the folder and try again."
+        )
+    made = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as passing, _ask_nothing():
+            _fetch_and_process(name, passing)
+            if folder.exists():
+                folder.rmdir()
+            shutil.move(Path(passing) / folder.name, folder)
+    except BaseException as error:
+        for parent in made:
+            parent.rmdir()
+        if not isinstance(error, (OSError, EOFError, BadZipFile, RuntimeError)):
+            raise
+        raise DataError(
+            f"load: {name} must be downloadable; got {type(error).__name__}: {error}. "
+            f"Check the network, or place the data set in {folder.absolute()} by hand."
+        ) from error
+
+
+def _fetch_and_process(name: str, root: str) -> None:
+    with redirect_stdout(io.StringIO()), _safe_classes():  # the bar of the download is on stderr
+        ogb_module("ogb.graphproppred").PygGraphPropPredDataset(name, root=root)
+
+
+@contextmanager
+def _ask_nothing() -> Iterator[None]:
+    """An empty standard input, and a bound on how long a silent server is waited for."""
+    stdin, timeout = sys.stdin, socket.getdefaulttimeout()
+    sys.stdin = io.StringIO()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        sys.stdin = stdin
+        socket.setdefaulttimeout(timeout)
