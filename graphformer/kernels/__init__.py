@@ -1,0 +1,6 @@
+"""One kernel contract: `attend`, its weights, its scores, its backends (DESIGN.md section 6)."""
+
+from graphformer.kernels.api import attend, attention_weights, explain
+from graphformer.kernels.problem import Additive
+
+__all__ = ["Additive", "attend", "attention_weights", "explain"]

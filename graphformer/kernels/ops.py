@@ -1,0 +1,170 @@
+"""The torch operators behind `attend`: one forward, one backward, for every backend.
+
+Each is opaque to torch.compile, with a fake whose shapes depend on the inputs' shapes only. The derivative of the
+backward operator is taken through the differentiable formula, so that second derivatives exist for every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphformer.kernels import formula, reference
+from graphformer.kernels.problem import Options, Rows, Tensors
+
+_NUM_TENSORS = len(Tensors._fields)
+_BACKENDS = {"reference": reference}
+
+
+@torch.library.custom_op("graphformer::attend", mutates_args=())
+def attend_op(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    relation_bias: Tensor | None,
+    relation_key: Tensor | None,
+    relation_value: Tensor | None,
+    edge_attr: Tensor | None,
+    edge_key: Tensor | None,
+    edge_value: Tensor | None,
+    query_ptr: Tensor,
+    key_index: Tensor,
+    edge_id: Tensor | None,
+    relation: Tensor | None,
+    seed: Tensor | None,
+    score: str,
+    negative_slope: float,
+    normalizer: str,
+    scale: float,
+    dropout: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """out [N, H, Dv] and the row statistic [N, H]."""
+    tensors = Tensors(
+        query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
+    )
+    rows = Rows(query_ptr, key_index, edge_id, relation)
+    options = Options(score, negative_slope, normalizer, scale, dropout, seed)
+    with torch.autocast(query.device.type, enabled=False):
+        return _BACKENDS[backend].forward(tensors, rows, options)
+
+
+@attend_op.register_fake
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
+    tensors = Tensors(*arguments[:_NUM_TENSORS])
+    num_rows, num_heads = tensors.query.shape[:2]
+    assert tensors.value is not None
+    return (
+        tensors.query.new_empty(num_rows, num_heads, tensors.value.shape[2]),
+        tensors.query.new_empty(num_rows, num_heads, dtype=tensors.compute_dtype),
+    )
+
+
+@torch.library.custom_op("graphformer::attend_backward", mutates_args=())
+def attend_backward_op(
+    grad_out: Tensor,
+    statistic: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    relation_bias: Tensor | None,
+    relation_key: Tensor | None,
+    relation_value: Tensor | None,
+    edge_attr: Tensor | None,
+    edge_key: Tensor | None,
+    edge_value: Tensor | None,
+    query_ptr: Tensor,
+    key_index: Tensor,
+    edge_id: Tensor | None,
+    relation: Tensor | None,
+    seed: Tensor | None,
+    score: str,
+    negative_slope: float,
+    normalizer: str,
+    scale: float,
+    dropout: float,
+    backend: str,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """The gradients that `needs` asks for, in the order of `Tensors`."""
+    tensors = Tensors(
+        query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
+    )
+    rows = Rows(query_ptr, key_index, edge_id, relation)
+    options = Options(score, negative_slope, normalizer, scale, dropout, seed)
+    with torch.autocast(query.device.type, enabled=False):
+        grads = _BACKENDS[backend].backward(grad_out, tensors, rows, options, statistic, Tensors(*needs))  # type: ignore[arg-type]
+    return [grad for grad in grads if grad is not None]
+
+
+@attend_backward_op.register_fake
+def _(*arguments: Any) -> list[Tensor]:
+    tensors, needs = arguments[2 : 2 + _NUM_TENSORS], arguments[-1]
+    return [
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for tensor, need in zip(tensors, needs, strict=True)
+        if need
+    ]
+
+
+def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    # tensors, then ptr, index, id, relation, seed: everything before the plain options
+    saved = inputs[: _NUM_TENSORS + 5]
+    ctx.options = inputs[_NUM_TENSORS + 5 :]
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1].detach(), *saved)
+
+
+def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    statistic, *saved = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:_NUM_TENSORS])
+    grads = iter(attend_backward_op(grad_out, statistic, *saved, *ctx.options, needs) if any(needs) else ())
+    by_field = [next(grads) if need else None for need in needs]
+    return (*by_field, *[None] * (5 + len(ctx.options)))
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.options = inputs[2 + _NUM_TENSORS + 5 : -1]
+    ctx.needs = inputs[-1]
+    ctx.save_for_backward(inputs[0], *inputs[2 : 2 + _NUM_TENSORS + 5])
+
+
+def _second_backward(ctx: Any, grad_grads: list[Tensor]) -> tuple[Any, ...]:
+    """The derivative of <gradients of the formula, grad_grads> in grad_out and in every tensor."""
+    grad_out, *saved = ctx.saved_tensors
+    if not torch.is_grad_enabled():  # no third derivative is asked for: cut the graph here
+        grad_out, *saved = (None if t is None else t.detach() for t in (grad_out, *saved))
+    with torch.enable_grad(), torch.autocast(grad_out.device.type, enabled=False):
+        variables = [
+            None if t is None or not t.is_floating_point() else t if t.requires_grad else t.requires_grad_()
+            for t in saved[:_NUM_TENSORS]
+        ]
+        grad_out = grad_out if grad_out.requires_grad else grad_out.requires_grad_()
+        ptr, index, edge_id, relation, seed = saved[_NUM_TENSORS:]
+        score, slope, normalizer, scale, dropout, _ = ctx.options
+        options = Options(score, slope, normalizer, scale, dropout, seed)
+        out = formula.attend(Tensors(*variables), Rows(ptr, index, edge_id, relation), options)  # type: ignore[arg-type]
+        asked = [v for v, need in zip(variables, ctx.needs, strict=True) if need]
+        grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
+        wanted = [v for v in (grad_out, *variables) if v is not None]
+        second = torch.autograd.grad(
+            [g for g in grads if g.requires_grad],
+            wanted,
+            [gg for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+        )
+    found = iter(second)
+    by_field = [None if v is None else next(found) for v in (grad_out, *variables)]
+    return (by_field[0], None, *by_field[1:], *[None] * (5 + len(ctx.options) + 1))
+
+
+attend_op.register_autograd(_backward, setup_context=_save_forward)
+attend_backward_op.register_autograd(_second_backward, setup_context=_save_backward)

@@ -1,0 +1,192 @@
+"""The `reference` backend: readable torch on any device, in chunks of pairs, with the gradients written out.
+
+Memory beside inputs and outputs is a few numbers an edge and head, and chunks of [e, H, D]. The letters follow
+DESIGN.md section 6.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphformer.kernels import formula
+from graphformer.kernels.dropout import keep_scale
+from graphformer.kernels.problem import Options, Pairs, Rows, Tensors, all_pairs, chunks
+from graphformer.kernels.segments import add_rows, segment_sum
+
+
+def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
+    """out [N, H, Dv] in the query's dtype, and the row statistic [N, H] in the compute dtype."""
+    assert tensors.value is not None
+    num_rows, num_heads = tensors.query.shape[:2]
+    score, query_index = _all_scores(tensors, rows, options)
+    statistic = formula.row_statistic(score, query_index, num_rows, options.normalizer)
+    alpha = formula.pair_weights(score, statistic, query_index, options.normalizer)
+    removed = _removed(tensors, score)
+    out = score.new_zeros(num_rows, num_heads, tensors.value.shape[2])
+    for where, pairs in chunks(rows, formula.chunk_edges(tensors)):
+        weight = formula.pair_dropout(alpha[where], pairs, options)
+        value = formula.pair_values(tensors, pairs, _part(removed, where))
+        add_rows(out, weight.unsqueeze(2) * value, pairs.query_index)
+    return out.to(tensors.query.dtype), statistic
+
+
+def backward(
+    grad_out: Tensor, tensors: Tensors, rows: Rows, options: Options, statistic: Tensor, needs: Tensors
+) -> Tensors:
+    """The gradients that `needs` asks for (None for the others), each in its tensor's dtype.
+
+    Args:
+        grad_out: Shape `[N, H, Dv]`.
+        tensors: As given to :func:`forward`.
+        rows: As given to :func:`forward`.
+        options: As given to :func:`forward`.
+        statistic: As :func:`forward` returned it.
+        needs: One truth value for each field.
+    """
+    grads = _Gradients(tensors, needs)
+    num_rows = tensors.query.shape[0]
+    score, query_index = _all_scores(tensors, rows, options)
+    removed = _removed(tensors, score)
+    alpha = formula.pair_weights(score, statistic, query_index, options.normalizer)
+    grad_alpha = torch.empty_like(score)
+    for where, pairs in chunks(rows, formula.chunk_edges(tensors)):
+        grad_message = formula.gather(grad_out, pairs.query_index, score.dtype)
+        grad_alpha[where] = (grad_message * formula.pair_values(tensors, pairs, _part(removed, where))).sum(2)
+        weight = alpha[where]
+        if options.dropout > 0 and options.seed is not None:
+            keep = keep_scale(pairs.edge_id, score.shape[1], options.dropout, options.seed).to(score.dtype)
+            grad_alpha[where] *= keep
+            weight = weight * keep
+        grads.add_values(pairs, weight.unsqueeze(2) * grad_message, _part(removed, where))
+    grad_score = _normalizer_backward(grad_alpha, alpha, score, statistic, query_index, num_rows, options.normalizer)
+    if removed is not None:
+        grad_score = grad_score.masked_fill(removed, 0)
+    for where, pairs in chunks(rows, formula.chunk_edges(tensors)):
+        grads.add_scores(pairs, grad_score[where], _part(removed, where), options)
+    return grads.result()
+
+
+def _all_scores(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
+    """Scores [E, H] in row order, and the query of each pair."""
+    num_edges, num_heads = rows.key_index.shape[0], tensors.query.shape[1]
+    score = torch.empty(num_edges, num_heads, dtype=tensors.compute_dtype, device=tensors.query.device)
+    for where, pairs in chunks(rows, formula.chunk_edges(tensors)):
+        score[where] = formula.pair_scores(tensors, pairs, options)
+    return score, all_pairs(rows).query_index
+
+
+def _removed(tensors: Tensors, score: Tensor) -> Tensor | None:
+    has_bias = tensors.bias is not None or tensors.relation_bias is not None
+    return score == -torch.inf if has_bias else None
+
+
+def _part(tensor: Tensor | None, where: slice) -> Tensor | None:
+    return None if tensor is None else tensor[where]
+
+
+def _normalizer_backward(
+    grad_alpha: Tensor,
+    alpha: Tensor,
+    score: Tensor,
+    statistic: Tensor,
+    query_index: Tensor,
+    num_rows: int,
+    normalizer: str,
+) -> Tensor:
+    """g: the gradient of each score. Shape `[E, H]`."""
+    if normalizer == "softmax":
+        delta = segment_sum(alpha * grad_alpha, query_index, num_rows)
+        return alpha * (grad_alpha - delta.index_select(0, query_index))
+    if normalizer == "relu":
+        inverse_degree = (-statistic).exp().index_select(0, query_index)
+        return grad_alpha * (score > 0) * inverse_degree
+    return grad_alpha * alpha * (1 - alpha)
+
+
+class _Gradients:
+    """Accumulates, chunk by chunk, the gradients that were asked for."""
+
+    def __init__(self, tensors: Tensors, needs: Tensors) -> None:
+        self.tensors = tensors
+        dtype = tensors.compute_dtype
+        self.total = Tensors(
+            *(
+                torch.zeros_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
+                if need and tensor is not None
+                else None
+                for tensor, need in zip(tensors, needs, strict=True)
+            )  # type: ignore[arg-type]
+        )
+
+    def result(self) -> Tensors:
+        return Tensors(
+            *(
+                None if total is None or tensor is None else total.to(tensor.dtype)
+                for tensor, total in zip(self.tensors, self.total, strict=True)
+            )  # type: ignore[arg-type]
+        )
+
+    def add_values(self, pairs: Pairs, grad: Tensor, removed: Tensor | None) -> None:
+        """`grad` [e, H, Dv]: the gradient of v[j] + relation_value + a @ edge_value."""
+        total = self.total
+        self._add_side(pairs, grad, removed, total.value, total.relation_value, total.edge_value, self.tensors.edge_value)
+
+    def add_scores(self, pairs: Pairs, grad: Tensor, removed: Tensor | None, options: Options) -> None:
+        """`grad` [e, H]: the gradient of the score."""
+        total, tensors = self.total, self.tensors
+        if total.bias is not None:
+            total.bias.index_add_(0, pairs.edge_id, grad)
+        if total.relation_bias is not None and pairs.relation is not None:
+            total.relation_bias.index_add_(0, pairs.relation, grad)
+        query = formula.gather(tensors.query, pairs.query_index, grad.dtype)
+        key = formula.pair_keys(tensors, pairs, removed)
+        if options.score == "dot":
+            step = (grad * options.scale).unsqueeze(2)
+            grad_query, grad_key = step * key, step * query
+        else:
+            inner = query + key
+            inner = inner if removed is None else inner.masked_fill(removed.unsqueeze(2), 0)
+            grad_query = grad_key = self._additive(inner, grad, options)
+        if total.query is not None:
+            if removed is not None:
+                grad_query = grad_query.masked_fill(removed.unsqueeze(2), 0)
+            add_rows(total.query, grad_query, pairs.query_index)
+        self._add_side(pairs, grad_key, removed, total.key, total.relation_key, total.edge_key, tensors.edge_key)
+
+    def _additive(self, inner: Tensor, grad: Tensor, options: Options) -> Tensor:
+        assert isinstance(options.score, str)
+        hidden = formula.activate(options.score, options.negative_slope, inner)
+        if options.score == "tanh":
+            slope = 1 - hidden * hidden
+        else:
+            slope = torch.where(inner > 0, 1.0, options.negative_slope).to(inner.dtype)
+        if self.total.weight is not None:
+            self.total.weight.add_((grad.unsqueeze(2) * hidden).sum(0))
+        step = grad.unsqueeze(2) * slope
+        return step if self.tensors.weight is None else step * self.tensors.weight.to(step.dtype)
+
+    def _add_side(
+        self,
+        pairs: Pairs,
+        grad: Tensor,
+        removed: Tensor | None,
+        rows: Tensor | None,
+        table: Tensor | None,
+        edge_map: Tensor | None,
+        edge_weight: Tensor | None,
+    ) -> None:
+        grad_attr = self.total.edge_attr if edge_weight is not None else None
+        if rows is None and table is None and edge_map is None and grad_attr is None:
+            return
+        if removed is not None:
+            grad = grad.masked_fill(removed.unsqueeze(2), 0)
+        if rows is not None:
+            rows.index_add_(0, pairs.key_index, grad)
+        if table is not None and pairs.relation is not None:
+            table.index_add_(0, pairs.relation, grad)
+        if edge_map is not None and self.tensors.edge_attr is not None:
+            attr = formula.gather(self.tensors.edge_attr, pairs.edge_id, grad.dtype)
+            edge_map.add_((attr.t() @ grad.flatten(1)).unflatten(1, edge_map.shape[1:]))
+        if grad_attr is not None and edge_weight is not None:
+            grad_attr.index_add_(0, pairs.edge_id, grad.flatten(1) @ edge_weight.to(grad.dtype).flatten(1).t())
