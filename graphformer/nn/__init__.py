@@ -1,0 +1,29 @@
+"""Layers, blocks and encodings over attention graphs; each is imported on first use."""
+
+from importlib import import_module
+
+_HOME = {
+    "AddLaplacianEigenvectors": "structure",
+    "AddRandomWalk": "structure",
+    "FeedForward": "feed_forward",
+    "GraphAttention": "attention",
+    "LaplacianEncoding": "encodings",
+    "LearnedEncoding": "encodings",
+    "RandomWalkEncoding": "encodings",
+    "SinusoidalEncoding": "encodings",
+    "TransformerBlock": "block",
+    "laplacian_eigenvectors": "structure",
+    "positions": "encodings",
+    "random_walk_probabilities": "structure",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(f"graphformer.nn.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'graphformer.nn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

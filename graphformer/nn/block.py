@@ -1,0 +1,100 @@
+"""The transformer encoder block over an attention graph."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.norm import BatchNorm
+
+from graphformer._checks import require, require_choice
+from graphformer.graphs import AttentionGraph
+from graphformer.nn.attention import GraphAttention
+from graphformer.nn.feed_forward import FeedForward
+
+
+class TransformerBlock(torch.nn.Module):
+    """Attention, then a feed-forward part, each with a residual and a norm (Vaswani et al. 2017).
+
+    Pre-norm: x + attention(norm(x)), then x + feed_forward(norm(x)). Post-norm: norm(x + attention(x)), then
+    norm(x + feed_forward(x)). With `norm="layer"` and a full pattern this is `torch.nn.TransformerEncoderLayer`.
+
+    Args:
+        channels: Width C of the nodes, a multiple of `heads`.
+        heads: Number of heads.
+        feed_forward: Width of the hidden layer, in multiples of `channels`. Default 4, as in Vaswani et al.
+        norm: "layer" (each node by itself) or "batch" (each channel over the batch's nodes).
+        norm_first: Pre-norm, which trains without warm-up (Xiong et al. 2020), or post-norm.
+        dropout: On the output of both parts and on the hidden layer, in training.
+        attention_dropout: On the attention weights, in training.
+        activation: "relu" or "gelu".
+        edge_dim: As in :class:`GraphAttention`.
+        num_relations: As in :class:`GraphAttention`.
+        score: As in :class:`GraphAttention`.
+        normalizer: As in :class:`GraphAttention`.
+        backend: As in :class:`GraphAttention`.
+
+    Raises:
+        InputError: A name is unknown or a number is out of range.
+
+    Example:
+        >>> graph = AttentionGraph.from_dense(torch.ones(5, 5).bool())
+        >>> TransformerBlock(16, heads=4)(torch.randn(5, 16), graph).shape
+        torch.Size([5, 16])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 8,
+        *,
+        feed_forward: int = 4,
+        norm: str = "layer",
+        norm_first: bool = True,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        activation: str = "relu",
+        edge_dim: int | None = None,
+        num_relations: int | None = None,
+        score: str = "dot",
+        normalizer: str = "softmax",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        where = "TransformerBlock"
+        require(feed_forward > 0, where, "feed_forward", "be at least 1", feed_forward, "It multiplies channels.")
+        require_choice(norm, ("layer", "batch"), where, "norm")
+        self.norm_first = norm_first
+        self.attention = GraphAttention(
+            channels,
+            channels,
+            heads,
+            edge_dim=edge_dim,
+            num_relations=num_relations,
+            score=score,
+            normalizer=normalizer,
+            dropout=attention_dropout,
+            backend=backend,
+        )
+        self.feed_forward = FeedForward(channels, feed_forward * channels, activation=activation, dropout=dropout)
+        self.attention_norm = _make_norm(norm, channels)
+        self.feed_forward_norm = _make_norm(norm, channels)
+        self.dropout = torch.nn.Dropout(dropout)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        for part in (self.attention, self.feed_forward, self.attention_norm, self.feed_forward_norm):
+            part.reset_parameters()
+
+    def forward(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None = None) -> Tensor:
+        """Map nodes `[N, C]` to `[N, C]`; graph and edge features as in :meth:`GraphAttention.forward`."""
+        if self.norm_first:
+            x = x + self.dropout(self.attention(self.attention_norm(x), graph, edge_attr))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, graph, edge_attr)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+
+def _make_norm(norm: str, channels: int) -> torch.nn.Module:
+    if norm == "layer":
+        return torch.nn.LayerNorm(channels)
+    return BatchNorm(channels, allow_single_element=True)  # a batch of one node has no variance of its own

@@ -1,0 +1,210 @@
+"""Encodings: what tells a node where it is, as vectors to add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.norm import BatchNorm
+
+from graphformer._checks import require
+from graphformer._errors import InputError
+
+
+def positions(*, lengths: Sequence[int] | Tensor | None = None, batch: Tensor | None = None) -> Tensor:
+    """The position of each node in its own set: 0, 1, 2, ... and again from 0 in the next.
+
+    Args:
+        lengths: Number of nodes of each set. Shape `[B]`, or a list.
+        batch: The set of each node, as in a PyG batch: never falling. Shape `[N]`, int64. Give one of the two.
+
+    Returns:
+        Shape `[N]`, int64.
+
+    Raises:
+        InputError: Both or none are given, or `batch` falls.
+
+    Example:
+        >>> positions(lengths=[2, 3])
+        tensor([0, 1, 0, 1, 2])
+        >>> positions(batch=torch.tensor([0, 0, 2]))
+        tensor([0, 1, 0])
+    """
+    where = "positions"
+    require(
+        (lengths is None) != (batch is None),
+        where,
+        "lengths or batch",
+        "be given, one of the two",
+        "both" if lengths is not None else "none",
+        "Pass lengths=[2, 3] or batch=data.batch.",
+    )
+    if batch is not None:
+        rises = batch.numel() == 0 or bool((batch.diff() >= 0).all())
+        require(rises, where, "batch", "not fall", "a falling id", "Sort the nodes by their set, as PyG's batches are.")
+        lengths = torch.bincount(batch)
+    lengths = torch.as_tensor(lengths, dtype=torch.int64)
+    start = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum()), device=lengths.device) - torch.repeat_interleave(start, lengths)
+
+
+class SinusoidalEncoding(torch.nn.Module):
+    """Sines and cosines of the position at wavelengths from 2 pi to `base` 2 pi; no weights.
+
+    out[n, 2c] = sin(p[n] / base^(2c / C)), out[n, 2c + 1] = cos(p[n] / base^(2c / C)).
+
+    Args:
+        channels: Width C, even.
+        base: Ratio of the longest wavelength to the shortest. Default 10000, as in the paper.
+
+    Raises:
+        InputError: channels is odd or not positive.
+
+    Example:
+        >>> SinusoidalEncoding(4)(torch.tensor([0, 1])).shape
+        torch.Size([2, 4])
+
+    References:
+        Vaswani et al., "Attention is all you need", 2017.
+    """
+
+    def __init__(self, channels: int, base: float = 10000.0) -> None:
+        super().__init__()
+        even = channels > 0 and channels % 2 == 0
+        require(even, "SinusoidalEncoding", "channels", "be even", channels, "Each wavelength has a sine and a cosine.")
+        self.channels = channels
+        self.base = base
+
+    def forward(self, position: Tensor) -> Tensor:
+        """Encode positions `[N]`, integer or floating, as `[N, channels]`, float32 (or the positions' own dtype)."""
+        if not position.is_floating_point():
+            position = position.to(torch.get_default_dtype())
+        exponent = torch.arange(0, self.channels, 2, device=position.device, dtype=position.dtype) / self.channels
+        angle = position.unsqueeze(-1) * self.base**-exponent
+        return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+
+
+class LearnedEncoding(torch.nn.Module):
+    """A vector for each position.
+
+    Args:
+        num_positions: Number of positions.
+        channels: Width C.
+
+    Example:
+        >>> LearnedEncoding(10, 4)(torch.tensor([0, 9])).shape
+        torch.Size([2, 4])
+
+    References:
+        Gehring et al., "Convolutional sequence to sequence learning", 2017.
+    """
+
+    def __init__(self, num_positions: int, channels: int) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(num_positions, channels)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        self.table.reset_parameters()
+
+    def forward(self, position: Tensor) -> Tensor:
+        """Look up positions `[N]`, int64, as `[N, channels]`.
+
+        Raises:
+            InputError: A position is out of range (on the CPU; a GPU reports it by its own assertion).
+        """
+        try:
+            return self.table(position)
+        except IndexError as error:
+            low, high = (int(value) for value in torch.aminmax(position))
+            raise InputError(
+                f"LearnedEncoding: position must lie in [0, {self.table.num_embeddings}); got {low} to {high}. "
+                "Construct it with more num_positions, or cut the sets."
+            ) from error
+
+
+class LaplacianEncoding(torch.nn.Module):
+    """A linear map of Laplacian eigenvectors, which have no sign of their own.
+
+    In training each eigenvector of each set is flipped with probability 1/2 at every call, so that the model learns
+    not to read the sign; in evaluation they are taken as they are.
+
+    Args:
+        k: Number of eigenvectors.
+        channels: Width C.
+
+    Example:
+        >>> from graphformer.nn.structure import laplacian_eigenvectors
+        >>> eigenvectors = laplacian_eigenvectors(torch.tensor([[0, 1], [1, 2]]), num_nodes=3, k=2)
+        >>> LaplacianEncoding(2, 8)(eigenvectors).shape
+        torch.Size([3, 8])
+
+    References:
+        Dwivedi and Bresson, "A generalization of transformer networks to graphs", 2021.
+    """
+
+    def __init__(self, k: int, channels: int) -> None:
+        super().__init__()
+        self.lin = torch.nn.Linear(k, channels, bias=False)  # zeros, the padding of small sets, stay zeros
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        self.lin.reset_parameters()
+
+    def forward(self, eigenvectors: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
+        """Encode `[N, k]` as `[N, channels]`.
+
+        Args:
+            eigenvectors: What :func:`~graphformer.nn.structure.laplacian_eigenvectors` gives. Shape `[N, k]`.
+            batch: The set of each node; None: all are one set. Shape `[N]`, int64.
+            batch_size: Number of sets B; saves a look at `batch` where it is known.
+        """
+        if self.training:
+            if batch is None:
+                signs = _random_signs(eigenvectors, 1)
+            else:
+                if batch_size is None:
+                    batch_size = int(batch.max()) + 1 if batch.numel() else 0
+                signs = _random_signs(eigenvectors, batch_size)[batch]
+            eigenvectors = eigenvectors * signs
+        return self.lin(eigenvectors)
+
+
+class RandomWalkEncoding(torch.nn.Module):
+    """A normalised linear map of random-walk return probabilities.
+
+    The later steps differ little from node to node, so a batch norm first brings the probabilities to one scale.
+
+    Args:
+        steps: Number of steps.
+        channels: Width C.
+
+    Example:
+        >>> from graphformer.nn.structure import random_walk_probabilities
+        >>> walk = random_walk_probabilities(torch.tensor([[0, 1], [1, 0]]), num_nodes=2, steps=4)
+        >>> RandomWalkEncoding(4, 8)(walk).shape
+        torch.Size([2, 8])
+
+    References:
+        Dwivedi et al., "Graph neural networks with learnable structural and positional representations", 2022.
+    """
+
+    def __init__(self, steps: int, channels: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(steps, allow_single_element=True)
+        self.lin = torch.nn.Linear(steps, channels)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        self.norm.reset_parameters()
+        self.lin.reset_parameters()
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """Encode `[N, steps]` as `[N, channels]`."""
+        return self.lin(self.norm(probabilities))
+
+
+def _random_signs(like: Tensor, num_rows: int) -> Tensor:
+    draws = torch.randint(0, 2, (num_rows, like.shape[1]), device=like.device)
+    return (2 * draws - 1).to(like.dtype)

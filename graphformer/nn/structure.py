@@ -1,0 +1,177 @@
+"""Facts of a node set that encodings read: Laplacian eigenvectors and random-walk probabilities.
+
+They depend on the edges alone and have no weights, so they are computed once a sample, before training. The functions
+are pure; the transforms beside them follow PyG's manners and store the result on the data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+from graphformer._checks import require
+
+# Up to this many nodes a dense eigensolver is exact and fast; above it Lanczos finds the few that are asked for.
+_DENSE_NODES = 512
+
+
+def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, k: int) -> Tensor:
+    """The eigenvectors of the k smallest eigenvalues of the normalised Laplacian, the first one left out.
+
+    The Laplacian is I - D^(-1/2) A D^(-1/2) of the undirected graph without self loops and duplicates; an isolated
+    node has a row of zeros (eigenvalue 0). Columns go by rising eigenvalue and have length 1; their sign is fixed by
+    making the entry of largest size positive, and within equal eigenvalues any basis may come out.
+
+    Args:
+        edge_index: Edges, read as undirected. Shape `[2, E]`, int64.
+        num_nodes: Number of nodes N.
+        k: Number of eigenvectors. Columns beyond the N - 1 that exist are zero.
+
+    Returns:
+        Shape `[N, k]`, float32, on the device of `edge_index`.
+
+    Raises:
+        InputError: k is not positive.
+
+    Example:
+        >>> path = torch.tensor([[0, 1], [1, 2]])
+        >>> laplacian_eigenvectors(path, num_nodes=3, k=3)[1]
+        tensor([0.0000, 0.7071, 0.0000])
+
+    References:
+        Dwivedi and Bresson, "A generalization of transformer networks to graphs", 2021.
+    """
+    require(k > 0, "laplacian_eigenvectors", "k", "be at least 1", k, "Leave the encoding out to do without.")
+    out = np.zeros((num_nodes, k))
+    count = min(k, num_nodes - 1)
+    if count > 0:
+        vectors = _smallest_eigenvectors(_normalised_laplacian(edge_index, num_nodes), count + 1)[:, 1:]
+        # Rounding keeps entries of equal size equal, so that the first of them decides.
+        largest = np.abs(vectors).round(6).argmax(axis=0)
+        out[:, :count] = vectors * np.where(vectors[largest, np.arange(count)] < 0, -1.0, 1.0)
+        out[np.abs(out) < 1e-9] = 0.0
+    return torch.from_numpy(out).to(edge_index.device, torch.float32)
+
+
+def random_walk_probabilities(edge_index: Tensor, num_nodes: int, steps: int) -> Tensor:
+    """The probability that a random walk from a node is back there after 1, 2, ..., `steps` steps.
+
+    A walk follows each edge out of its node with the same probability, duplicates counted; a walk at a node without
+    out-edges ends, so an isolated node has zeros.
+
+    Args:
+        edge_index: Edges, walked from row 0 to row 1. Shape `[2, E]`, int64.
+        num_nodes: Number of nodes N.
+        steps: Largest number of steps.
+
+    Returns:
+        Shape `[N, steps]`, float32, on the device of `edge_index`.
+
+    Raises:
+        InputError: steps is not positive.
+
+    Example:
+        >>> triangle = torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]])
+        >>> random_walk_probabilities(triangle, num_nodes=3, steps=3)[0]
+        tensor([0.0000, 0.5000, 0.2500])
+
+    References:
+        Dwivedi et al., "Graph neural networks with learnable structural and positional representations", 2022.
+    """
+    where = "random_walk_probabilities"
+    require(steps > 0, where, "steps", "be at least 1", steps, "Leave the encoding out to do without.")
+    adjacency = _adjacency(edge_index, num_nodes)
+    degree = adjacency.sum(axis=1)
+    step = scipy.sparse.diags_array(np.divide(1.0, degree, out=np.zeros_like(degree), where=degree > 0)) @ adjacency
+    if num_nodes <= _DENSE_NODES:
+        step = step.toarray()
+    walk, columns = step, []
+    for _ in range(steps):
+        columns.append(walk.diagonal())
+        walk = walk @ step
+    return torch.from_numpy(np.stack(columns, axis=1)).to(edge_index.device, torch.float32)
+
+
+class AddLaplacianEigenvectors(BaseTransform):
+    """Stores :func:`laplacian_eigenvectors` as `data.laplacian_eigenvectors`, shape `[N, k]`.
+
+    Args:
+        k: Number of eigenvectors.
+
+    Example:
+        >>> AddLaplacianEigenvectors(2)(Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2))
+        Data(edge_index=[2, 1], num_nodes=2, laplacian_eigenvectors=[2, 2])
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def forward(self, data: Data) -> Data:
+        """Add the eigenvectors."""
+        data.laplacian_eigenvectors = laplacian_eigenvectors(*_edges(data), self.k)
+        return data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(k={self.k})"
+
+
+class AddRandomWalk(BaseTransform):
+    """Stores :func:`random_walk_probabilities` as `data.random_walk`, shape `[N, steps]`.
+
+    Args:
+        steps: Largest number of steps.
+
+    Example:
+        >>> AddRandomWalk(4)(Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2))
+        Data(edge_index=[2, 1], num_nodes=2, random_walk=[2, 4])
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def forward(self, data: Data) -> Data:
+        """Add the probabilities."""
+        data.random_walk = random_walk_probabilities(*_edges(data), self.steps)
+        return data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(steps={self.steps})"
+
+
+def _edges(data: Data) -> tuple[Tensor, int]:
+    num_nodes: Any = data.num_nodes
+    edge_index = data.edge_index
+    return (torch.empty(2, 0, dtype=torch.int64) if edge_index is None else edge_index), num_nodes
+
+
+def _adjacency(edge_index: Tensor, num_nodes: int) -> scipy.sparse.csr_array:
+    source, target = edge_index.cpu().numpy()
+    ones = np.ones(source.shape[0])
+    return scipy.sparse.coo_array((ones, (source, target)), shape=(num_nodes, num_nodes)).tocsr()
+
+
+def _normalised_laplacian(edge_index: Tensor, num_nodes: int) -> scipy.sparse.csr_array:
+    adjacency = _adjacency(edge_index[:, edge_index[0] != edge_index[1]], num_nodes)
+    adjacency = ((adjacency + adjacency.T) > 0).astype(np.float64)
+    degree = adjacency.sum(axis=1)
+    scale = scipy.sparse.diags_array(np.divide(1.0, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0))
+    return (scipy.sparse.diags_array((degree > 0).astype(np.float64)) - scale @ adjacency @ scale).tocsr()
+
+
+def _smallest_eigenvectors(matrix: scipy.sparse.csr_array, count: int) -> np.ndarray:
+    num_nodes = matrix.shape[0]
+    if num_nodes <= _DENSE_NODES or count >= num_nodes:
+        return np.linalg.eigh(matrix.toarray())[1][:, :count]
+    start = np.linspace(1.0, 2.0, num_nodes)  # a fixed start, so that one graph always gives one answer
+    # The spectrum lies in [0, 2]; Lanczos finds the largest of 2 I - L faster than the smallest of L.
+    values, vectors = scipy.sparse.linalg.eigsh(
+        2.0 * scipy.sparse.eye_array(num_nodes) - matrix, k=count, which="LA", v0=start
+    )
+    return vectors[:, np.argsort(-values)]

@@ -1,0 +1,95 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphformer import GraphformerError
+from graphformer.nn import (
+    LaplacianEncoding,
+    LearnedEncoding,
+    RandomWalkEncoding,
+    SinusoidalEncoding,
+    positions,
+)
+
+
+@given(st.lists(st.integers(0, 5), max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_positions_count_within_each_set(lengths):
+    expected = [position for length in lengths for position in range(length)]
+    assert positions(lengths=lengths).tolist() == expected
+    batch = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths, dtype=torch.int64))
+    assert positions(batch=batch).tolist() == expected
+
+
+def test_positions_refuses_what_it_cannot_count():
+    with pytest.raises(GraphformerError, match="lengths or batch must be given, one of the two; got none"):
+        positions()
+    with pytest.raises(GraphformerError, match="lengths or batch must be given, one of the two; got both"):
+        positions(lengths=[1], batch=torch.tensor([0]))
+    with pytest.raises(GraphformerError, match="batch must not fall"):
+        positions(batch=torch.tensor([1, 0]))
+
+
+def test_sinusoidal_is_the_papers_formula():
+    out = SinusoidalEncoding(6)(torch.tensor([0, 1, 50]))
+    for row, p in enumerate((0, 1, 50)):
+        for c in range(3):
+            angle = p / 10000 ** (2 * c / 6)
+            assert float(out[row, 2 * c]) == pytest.approx(math.sin(angle), abs=1e-5)
+            assert float(out[row, 2 * c + 1]) == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def test_sinusoidal_keeps_the_dtype_of_real_positions():
+    assert SinusoidalEncoding(4)(torch.tensor([0.5], dtype=torch.float64)).dtype == torch.float64
+    with pytest.raises(GraphformerError, match="channels must be even; got 5"):
+        SinusoidalEncoding(5)
+
+
+def test_learned_looks_up_and_refuses_positions_beyond():
+    encoding = LearnedEncoding(4, 3)
+    out = encoding(positions(lengths=[2, 4]))
+    assert out.shape == (6, 3)
+    assert torch.equal(out[0], out[2])
+    assert not torch.equal(out[0], out[1])
+    with pytest.raises(GraphformerError, match=r"position must lie in \[0, 4\); got 0 to 4"):
+        encoding(positions(lengths=[5]))
+
+
+def test_laplacian_flips_whole_columns_of_whole_sets_in_training():
+    torch.manual_seed(0)
+    encoding = LaplacianEncoding(2, 2)
+    torch.nn.init.eye_(encoding.lin.weight)
+    vectors = torch.rand(7, 2) + 0.1
+    batch = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    seen = set()
+    for _ in range(60):
+        signs = encoding(vectors, batch, 3) / vectors
+        assert torch.allclose(signs.abs(), torch.ones(7, 2))
+        for graph in range(3):
+            own = signs[batch == graph]
+            assert torch.allclose(own, own[:1].expand_as(own))
+        seen.add(tuple(signs[[0, 3, 5]].round().flatten().tolist()))
+    assert len(seen) > 30  # of the 2^6 sign patterns
+    encoding.eval()
+    assert torch.allclose(encoding(vectors, batch), vectors)
+
+
+@pytest.mark.parametrize("batch", [None, torch.tensor([0, 0, 2])])
+def test_laplacian_works_without_being_told_the_number_of_sets(batch):
+    assert LaplacianEncoding(2, 5)(torch.rand(3, 2), batch).shape == (3, 5)
+
+
+def test_laplacian_keeps_padding_at_zero():
+    assert torch.equal(LaplacianEncoding(3, 5)(torch.zeros(2, 3)), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("num_nodes", [0, 1, 2])
+def test_tiny_sets_give_finite_encodings(num_nodes):
+    batch = torch.zeros(num_nodes, dtype=torch.int64)
+    assert LaplacianEncoding(3, 5)(torch.zeros(num_nodes, 3), batch).shape == (num_nodes, 5)
+    walk = RandomWalkEncoding(3, 5)(torch.zeros(num_nodes, 3))
+    assert walk.shape == (num_nodes, 5)
+    assert bool(walk.isfinite().all())
