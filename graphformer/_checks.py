@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import NoReturn
 
 from graphformer._errors import GraphformerError, InputError
+
+
+def refuse(
+    where: str, argument: str, rule: str, got: object, remedy: str, error: type[GraphformerError] = InputError
+) -> NoReturn:
+    """Raise ``{where}: {argument} must {rule}; got {got}. {remedy}``.
+
+    For checks on a path that torch.compile traces: ``if wrong: refuse(...)`` writes no sizes into a message unless the
+    check fails; a size in a message becomes a constant of the program.
+
+    Example:
+        >>> refuse("attend", "dropout", "lie in [0, 1)", 1.5, "Pass a probability.")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: attend: dropout must lie in [0, 1); got 1.5. Pass a probability.
+    """
+    raise error(f"{where}: {argument} must {rule}; got {got}. {remedy}")
 
 
 def require(
@@ -17,7 +35,7 @@ def require(
     remedy: str,
     error: type[GraphformerError] = InputError,
 ) -> None:
-    """Raise ``{where}: {argument} must {rule}; got {got}. {remedy}`` unless ``condition`` holds.
+    """Refuse the argument, as :func:`refuse` does, unless ``condition`` holds.
 
     Example:
         >>> require(3 > 4, "attend", "dropout", "lie in [0, 1)", 1.5, "Pass a probability.")
@@ -26,7 +44,7 @@ def require(
         graphformer._errors.InputError: attend: dropout must lie in [0, 1); got 1.5. Pass a probability.
     """
     if not condition:
-        raise error(f"{where}: {argument} must {rule}; got {got}. {remedy}")
+        refuse(where, argument, rule, got, remedy, error)
 
 
 def require_choice(
@@ -40,10 +58,10 @@ def require_choice(
     """Refuse a name that is not among ``choices``, and suggest near ones.
 
     Example:
-        >>> require_choice("sofmax", ["softmax", "relu"], "attend", "normalizer")
+        >>> require_choice("sofmax", ["softmax", "relu"], "attend", "score")
         Traceback (most recent call last):
         ...
-        graphformer._errors.InputError: attend: normalizer must be one of softmax, relu; got 'sofmax'. Did you mean softmax?
+        graphformer._errors.InputError: attend: score must be one of softmax, relu; got 'sofmax'. Did you mean softmax?
     """
     names = list(choices)
     if value in names:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
-from graphformer.graphs import convert
+from graphformer.graphs import convert, describe
+from graphformer.graphs.describe import GraphStats
 from graphformer.graphs.layout import Layout, expand_rows, index_dtype, make_layout
 
 if TYPE_CHECKING:
@@ -17,26 +17,11 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 
-class GraphStats(NamedTuple):
-    """What :meth:`AttentionGraph.stats` counts."""
-
-    num_queries: int
-    num_keys: int
-    num_edges: int
-    density: float
-    num_duplicates: int
-    num_empty_queries: int
-    num_unused_keys: int
-    mean_degree: float
-    max_degree: int
-    num_bytes: int
-
-
 class AttentionGraph:
     """An immutable set of (key, query) pairs with their layouts.
 
     Make one with :meth:`from_edge_index`, another ``from_*`` or ``pattern.on(nodes)``; make it once a batch and pass
-    it to every layer. Bias, attention weights and dropout go by *edge id*, the position of a pair in :attr:`edge_index`.
+    it to every layer. Bias, attention weights and dropout go by *edge id*, a pair's position in :attr:`edge_index`.
 
     Example:
         >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2], [1, 1, 0]]), num_nodes=3)
@@ -57,7 +42,7 @@ class AttentionGraph:
         own_edge: Tensor | None = None,
         num_own_edges: int = 0,
     ) -> None:
-        """Take tensors as they are: for makers of graphs that guarantee them, see :meth:`from_csr` for a checked door."""
+        """Take tensors as they are, for makers of graphs that guarantee them; :meth:`from_csr` is the checked door."""
         self._by_query = by_query
         self._num_queries = by_query.ptr.shape[0] - 1
         self._num_keys = num_keys
@@ -102,7 +87,7 @@ class AttentionGraph:
         num_keys, num_queries = convert.resolve_size(edge_index, num_nodes, size, known_size)
         key, query = edge_index.unbind(0)
         by_query = make_layout(query, key, num_queries, num_keys)
-        num_relations = _check_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
+        num_relations = convert.check_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
         relation = None if relation is None else relation.to(index_dtype(num_relations))
         return cls(by_query, num_keys, relation=relation, num_relations=num_relations)
 
@@ -134,7 +119,7 @@ class AttentionGraph:
                     [0, 1, 1]])
         """
         query_ptr, key_index = convert.read_csr(query_ptr, key_index, num_keys)
-        num_relations = _check_relation(relation, num_relations, key_index.numel(), key_index.device)
+        num_relations = convert.check_relation(relation, num_relations, key_index.numel(), key_index.device)
         relation = None if relation is None else relation.to(index_dtype(num_relations))
         key_index = key_index.to(index_dtype(max(query_ptr.numel() - 1, num_keys)), copy=True)
         return cls(Layout(query_ptr, key_index, None), num_keys, relation=relation, num_relations=num_relations)
@@ -354,39 +339,10 @@ class AttentionGraph:
 
     def stats(self) -> GraphStats:
         """Counts that describe the graph; takes one pass over the edges, and a sort where rows are not ascending."""
-        ptr, index, _ = self._by_query
-        code = expand_rows(ptr, self.num_edges) * max(self._num_keys, 1) + index
-        if code.numel() and not bool((code[1:] >= code[:-1]).all()):
-            code = code.sort().values
-        tensors = [*self._by_query, *(self._by_key or ()), self._relation, self._own_edge, self._edge_index]
-        pairs = self._num_queries * self._num_keys
-        return GraphStats(
-            num_queries=self._num_queries,
-            num_keys=self._num_keys,
-            num_edges=self.num_edges,
-            density=self.num_edges / pairs if pairs else 0.0,
-            num_duplicates=int((code[1:] == code[:-1]).sum()),
-            num_empty_queries=int((self.degree == 0).sum()),
-            num_unused_keys=self._num_keys - int(index.unique().numel()),
-            mean_degree=self.num_edges / self._num_queries if self._num_queries else 0.0,
-            max_degree=int(self.degree.max()) if self._num_queries else 0,
-            num_bytes=sum(t.numel() * t.element_size() for t in tensors if t is not None),
-        )
+        return describe.stats(self)
 
     def __repr__(self) -> str:
-        stats = self.stats()
-        nodes = (
-            f"{self.num_keys} nodes"
-            if self.num_keys == self.num_queries
-            else f"{self.num_keys} keys, {self.num_queries} queries"
-        )
-        return (
-            f"AttentionGraph({nodes}, {_count(stats.num_edges, 'edge')}, density {stats.density:.1%}, "
-            f"{_count(stats.num_duplicates, 'duplicate')}, {_count(stats.num_empty_queries, 'empty row')}"
-            + (f", {_count(self.num_relations, 'relation')}" if self.relation is not None else "")
-            + (f", device={str(self.device)!r}" if self.device.type != "cpu" else "")
-            + ")"
-        )
+        return describe.one_line(self)
 
     def explain(self) -> str:
         """A few lines that tell what the graph is and what it costs to hold.
@@ -398,74 +354,7 @@ class AttentionGraph:
             0 duplicate edges; no relations; no own edges
             indices int32, ids int32; 72 bytes held on cpu
         """
-        stats = self.stats()
-        ids = self._by_query.edge_id
-        relations = f"{self.num_relations} relations" if self.relation is not None else "no relations"
-        own = "no own edges" if self.own_edge is None else f"{self.num_own_edges} own edges"
-        return "\n".join(
-            (
-                f"{stats.num_queries} queries attend to {stats.num_keys} keys by {stats.num_edges} edges "
-                f"(density {stats.density:.1%})",
-                f"degree: mean {stats.mean_degree:.1f}, largest {stats.max_degree}, "
-                f"{_count(stats.num_empty_queries, 'empty row')}; {stats.num_unused_keys} keys that nobody attends to",
-                f"{_count(stats.num_duplicates, 'duplicate edge')}; {relations}; {own}",
-                f"indices {_name(self._by_query.index)}, ids {_name(ids) if ids is not None else 'by position'}; "
-                f"{stats.num_bytes:,} bytes held on {self.device}",
-            )
-        )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _check_relation(relation: Tensor | None, num_relations: int | None, num_edges: int, device: torch.device) -> int:
-    where = "AttentionGraph"
-    if relation is None:
-        require(
-            not num_relations, where, "num_relations", "come with relation", num_relations, "Pass relation=, [E] ids."
-        )
-        return 0
-    require(
-        relation.shape == (num_edges,),
-        where,
-        "relation",
-        f"have shape [E] = [{num_edges}]",
-        list(relation.shape),
-        "Give one integer per edge, in the order of edge_index.",
-    )
-    require(
-        not relation.is_floating_point() and relation.dtype != torch.bool and not relation.is_complex(),
-        where,
-        "relation",
-        "have an integer dtype",
-        relation.dtype,
-        "Continuous edge features go to attend as edge_attr.",
-    )
-    require(
-        relation.device == device,
-        where,
-        "relation",
-        f"be on {device}",
-        relation.device,
-        "Move it where edge_index is.",
-    )
-    low, high = (int(value) for value in torch.aminmax(relation)) if num_edges else (0, -1)
-    limit = high + 1 if num_relations is None else num_relations
-    wrong = low if low < 0 else high
-    require(
-        low >= 0 and high < limit,
-        where,
-        "relation",
-        f"lie in [0, {limit})",
-        wrong,
-        "Renumber the relations from 0, or pass a larger num_relations.",
-    )
-    return limit
+        return describe.paragraph(self)
 
 
 # Lets torch.load(weights_only=True) read graphs that a data set stored; the class holds tensors and integers only.

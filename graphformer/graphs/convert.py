@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
+from graphformer._checks import refuse, require
 from graphformer._errors import InputError
 
 if TYPE_CHECKING:
@@ -35,24 +35,24 @@ def read_adjacency(edge_index: Any, where: str) -> tuple[Tensor, tuple[int, int]
     known = _edge_index_size(edge_index)
     if hasattr(edge_index, "as_tensor"):  # PyG EdgeIndex
         edge_index = edge_index.as_tensor()
-    require(
-        edge_index.dim() == 2 and edge_index.shape[0] == 2,
-        where,
-        "edge_index",
-        "have shape [2, E]",
-        list(edge_index.shape),
-        "Row 0 holds keys (sources), row 1 queries (targets); transpose an [E, 2] list with .t().",
-    )
+    if not (edge_index.dim() == 2 and edge_index.shape[0] == 2):
+        refuse(
+            where,
+            "edge_index",
+            "have shape [2, E]",
+            list(edge_index.shape),
+            "Row 0 holds keys (sources), row 1 queries (targets); transpose an [E, 2] list with .t().",
+        )
     integer = not (edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool)
     # An empty list, torch.tensor([[], []]), is float by torch's default; it holds no id that could be wrong.
-    require(
-        integer or edge_index.numel() == 0,
-        where,
-        "edge_index",
-        "have an integer dtype",
-        edge_index.dtype,
-        "Convert it with .long(); a boolean [N, M] mask goes to from_dense.",
-    )
+    if not (integer or edge_index.numel() == 0):
+        refuse(
+            where,
+            "edge_index",
+            "have an integer dtype",
+            edge_index.dtype,
+            "Convert it with .long(); a boolean [N, M] mask goes to from_dense.",
+        )
     return edge_index.long(), known
 
 
@@ -61,27 +61,22 @@ def resolve_size(
 ) -> tuple[int, int]:
     """(num_keys, num_queries) from what the caller said, what the input knows, or the largest id."""
     where = "AttentionGraph.from_edge_index"
-    require(
-        num_nodes is None or size is None,
-        where,
-        "num_nodes and size",
-        "not both be given",
-        f"num_nodes={num_nodes}, size={size}",
-        "Pass size=(num_keys, num_queries) for a bipartite graph, num_nodes otherwise.",
-    )
+    if not (num_nodes is None or size is None):
+        refuse(
+            where,
+            "num_nodes and size",
+            "not both be given",
+            f"num_nodes={num_nodes}, size={size}",
+            "Pass size=(num_keys, num_queries) for a bipartite graph, num_nodes otherwise.",
+        )
     if size is not None:
         pair = tuple(size)
-        require(
-            len(pair) == 2 and all(count is not None and count >= 0 for count in pair),
-            where,
-            "size",
-            "be two counts (num_keys, num_queries)",
-            size,
-            "Name both, keys first.",
-        )
+        if not (len(pair) == 2 and all(count is not None and count >= 0 for count in pair)):
+            refuse(where, "size", "be two counts (num_keys, num_queries)", size, "Name both, keys first.")
         return pair
     if num_nodes is not None:
-        require(num_nodes >= 0, where, "num_nodes", "not be negative", num_nodes, "Pass a count of nodes.")
+        if not (num_nodes >= 0):
+            refuse(where, "num_nodes", "not be negative", num_nodes, "Pass a count of nodes.")
         return num_nodes, num_nodes
     if known is not None:
         return known
@@ -122,6 +117,45 @@ def read_csr(query_ptr: Tensor, key_index: Tensor, num_keys: int) -> tuple[Tenso
         "Correct the ids or pass a larger num_keys.",
     )
     return query_ptr, key_index
+
+
+def check_relation(relation: Tensor | None, num_relations: int | None, num_edges: int, device: torch.device) -> int:
+    """Refuse relations that do not fit the edges; returns their number."""
+    where = "AttentionGraph"
+    if relation is None:
+        if num_relations:
+            refuse(where, "num_relations", "come with relation", num_relations, "Pass relation=, [E] ids.")
+        return 0
+    if relation.shape != (num_edges,):
+        refuse(
+            where,
+            "relation",
+            f"have shape [E] = [{num_edges}]",
+            list(relation.shape),
+            "Give one integer per edge, in the order of edge_index.",
+        )
+    if not (not relation.is_floating_point() and relation.dtype != torch.bool and not relation.is_complex()):
+        refuse(
+            where,
+            "relation",
+            "have an integer dtype",
+            relation.dtype,
+            "Continuous edge features go to attend as edge_attr.",
+        )
+    if relation.device != device:
+        refuse(where, "relation", f"be on {device}", relation.device, "Move it where edge_index is.")
+    low, high = (int(value) for value in torch.aminmax(relation)) if num_edges else (0, -1)
+    limit = high + 1 if num_relations is None else num_relations
+    wrong = low if low < 0 else high
+    if not (low >= 0 and high < limit):
+        refuse(
+            where,
+            "relation",
+            f"lie in [0, {limit})",
+            wrong,
+            "Renumber the relations from 0, or pass a larger num_relations.",
+        )
+    return limit
 
 
 def check_mask(mask: Tensor) -> None:

@@ -23,7 +23,7 @@ class Layout(NamedTuple):
     """
 
     ptr: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which a layout has no use for
     edge_id: Tensor | None
 
 

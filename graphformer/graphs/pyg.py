@@ -1,7 +1,7 @@
 """Attention graphs on PyG data: stored on each sample, united in each batch.
 
-PyG's collation concatenates tensors and leaves any other value as a list of the samples' values. A sample that carries an
-attention graph therefore has a class of its own, whose property unites that list when it is first read, so that
+PyG's collation concatenates tensors and leaves any other value as a list of the samples' values. A sample that carries
+an attention graph therefore has a class of its own, whose property unites that list when it is first read, so that
 ``batch.attention_graph`` is one graph. Moving a batch moves its members' graphs, and the union follows.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch_geometric.data import Batch, Data
@@ -66,10 +66,14 @@ def attach(data: Any, graph: AttentionGraph) -> Any:
     return out
 
 
-@lru_cache(maxsize=None)
-def _carrier_class(base: type) -> type:
+@cache
+def _carrier_class(base: Any) -> Any:
     # PyG keys its batch classes by name, so each base needs a name of its own here.
     return _CarrierType(f"{base.__name__}WithAttention", (_CarriesGraph, base), {"_carrier_base": base})
 
 
-copyreg.pickle(_CarrierType, lambda carrier: (_carrier_class, (carrier._carrier_base,)))
+def _by_base(carrier: Any) -> tuple[Any, ...]:
+    return _carrier_class, (carrier._carrier_base,)
+
+
+copyreg.pickle(_CarrierType, _by_base)

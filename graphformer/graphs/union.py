@@ -20,12 +20,10 @@ def union(graphs: Sequence[AttentionGraph]) -> AttentionGraph:
         return graphs[0]
     device = graphs[0].device
     queries, keys, edges, own = (
-        [getattr(graph, name) for graph in graphs]
-        for name in ("num_queries", "num_keys", "num_edges", "num_own_edges")
+        [getattr(graph, name) for graph in graphs] for name in ("num_queries", "num_keys", "num_edges", "num_own_edges")
     )
     num_edges = sum(edges)
     per_edge = torch.tensor(edges, device=device)
-    edge_start = per_edge.cumsum(0) - per_edge
 
     def shifted(parts: list[Tensor], counts: list[int], repeats: Tensor, length: int) -> Tensor:
         step = torch.tensor(counts, device=device)
@@ -38,7 +36,9 @@ def union(graphs: Sequence[AttentionGraph]) -> AttentionGraph:
     edge_id = None
     if any(graph.by_query.edge_id is not None for graph in graphs):
         ids = [
-            graph.by_query.edge_id if graph.by_query.edge_id is not None else torch.arange(graph.num_edges, device=device)
+            graph.by_query.edge_id
+            if graph.by_query.edge_id is not None
+            else torch.arange(graph.num_edges, device=device)
             for graph in graphs
         ]
         edge_id = shifted(ids, edges, per_edge, num_edges).to(index_dtype(num_edges))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from graphformer._checks import require, require_choice
+from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import checks, formula
@@ -59,26 +59,28 @@ def attend(
     Mathematics, for an edge e = (j -> i) with relation r and feature a::
 
         score[e,h] = scale * q[i,h] . (k[j,h] + relation_key[r,h] + a @ edge_key[:,h]) + relation_bias[r,h] + bias[e,h]
-        out[i,h]   = sum over e of dropout(normalizer(score))[e,h] * (v[j,h] + relation_value[r,h] + a @ edge_value[:,h])
+        P[e,h]     = dropout(normalizer(score))[e,h]
+        out[i,h]   = sum over e of P[e,h] * (v[j,h] + relation_value[r,h] + a @ edge_value[:,h])
 
-    with the sum and the normalizer over the edges into i. Scaled dot-product attention of Vaswani et al. (NeurIPS 2017) on the
-    edges of a graph; relation terms as in Shaw et al. (NAACL 2018), edge terms as in Shi et al. (IJCAI 2021).
+    with the sum and the normalizer over the edges into i. Scaled dot-product attention of Vaswani et al. (NeurIPS
+    2017) on the edges of a graph; relation terms as in Shaw et al. (NAACL 2018), edge terms as in Shi et al. (IJCAI
+    2021).
 
     Args:
         query: Shape `[N, H, D]`, floating.
         key: Shape `[M, H, D]`, dtype of `query`.
         value: Shape `[M, H, Dv]`, dtype of `query`.
         graph: Over N queries and M keys, on the device of the tensors.
-        score: "dot" (default); :class:`Additive` for w . f(q + k + ...); or a function that takes the pairs' queries and
-            keys, two tensors `[e, H, D]` in float32 (float64 for float64), and returns `[e, H]`.
+        score: "dot" (default); :class:`Additive` for w . f(q + k + ...); or a function that takes the pairs' queries
+            and keys, two tensors `[e, H, D]` in float32 (float64 for float64), and returns `[e, H]`.
         normalizer: "softmax" (default); "relu", relu(score) / degree (arXiv 2309.08586); "sigmoid",
             sigmoid(score - log degree) (arXiv 2409.04431).
         bias: Added to the score, by edge id; -inf removes a pair. Shape `[E, H]` or `[E]`, floating.
         relation_bias: Added to the score by the pair's relation. Shape `[R, H]`.
         relation_key: Added to the key by relation. Shape `[R, H, D]`.
         relation_value: Added to the value by relation. Shape `[R, H, Dv]`.
-        edge_attr: Continuous edge features, by edge id. Shape `[E, F]`; `[graph.num_own_edges, F]` for a graph that knows
-            which of its pairs are the node set's own edges (`graph.own_edge`): the others have a feature of zero.
+        edge_attr: Continuous edge features, by edge id. Shape `[E, F]`; `[graph.num_own_edges, F]` for a graph that
+            knows which of its pairs are the node set's own edges (`graph.own_edge`): the others have a feature of zero.
         edge_key: Maps edge features into the key. Shape `[F, H, D]`.
         edge_value: Maps edge features into the value. Shape `[F, H, Dv]`.
         scale: Default 1 / sqrt(D). Dot score only.
@@ -109,7 +111,17 @@ def attend(
     query, key, value = _autocast(query, key, value)
     bias, edge_attr = _by_edge(bias, edge_attr, query, graph, where)
     tensors = Tensors(
-        query, key, value, _weight(score), bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
+        query,
+        key,
+        value,
+        _weight(score),
+        bias,
+        relation_bias,
+        relation_key,
+        relation_value,
+        edge_attr,
+        edge_key,
+        edge_value,
     )
     options = _options(score, normalizer, scale, dropout, seed, query, where)
     checks.check_tensors(tensors, graph, where)
@@ -230,15 +242,15 @@ def _choose(case: Case, backend: str) -> str:
         return next(name for name in BACKENDS if not why_not(name, case))
     require_choice(backend, ("auto", *BACKENDS), "attend", "backend")
     reasons = why_not(backend, case)
-    require(
-        not reasons,
-        "attend",
-        "backend",
-        f"be able to run this case ({_describe(case)})",
-        f"{backend!r}: {'; '.join(reasons)}",
-        'Pass backend="auto".',
-        BackendError,
-    )
+    if reasons:
+        refuse(
+            "attend",
+            "backend",
+            f"be able to run this case ({_describe(case)})",
+            f"{backend!r}: {'; '.join(reasons)}",
+            'Pass backend="auto".',
+            BackendError,
+        )
     return backend
 
 
@@ -291,14 +303,14 @@ def _options(
     score = Additive() if score == "additive" else score
     kind = score.activation if isinstance(score, Additive) else score
     slope = score.negative_slope if isinstance(score, Additive) else 0.0
-    require(
-        scale is None or kind == "dot",
-        where,
-        "scale",
-        "be left out unless the score is 'dot'",
-        scale,
-        "Scale the query, or the weight of the additive score.",
-    )
+    if not (scale is None or kind == "dot"):
+        refuse(
+            where,
+            "scale",
+            "be left out unless the score is 'dot'",
+            scale,
+            "Scale the query, or the weight of the additive score.",
+        )
     if scale is None:
         scale = 1 / math.sqrt(max(query.shape[-1], 1))
     return Options(kind, slope, normalizer, float(scale), dropout, checks.as_seed(seed, dropout, query.device, where))
@@ -321,14 +333,14 @@ def _by_edge(
     own_edge = graph.own_edge
     if edge_attr is None or own_edge is None:
         return bias, edge_attr
-    require(
-        edge_attr.dim() == 2 and edge_attr.shape[0] == graph.num_own_edges,
-        where,
-        "edge_attr",
-        f"have shape [{graph.num_own_edges}, F], one row for each of the node set's own edges",
-        list(edge_attr.shape),
-        "Pass the edge_attr of the data that the pattern was laid over.",
-    )
+    if not (edge_attr.dim() == 2 and edge_attr.shape[0] == graph.num_own_edges):
+        refuse(
+            where,
+            "edge_attr",
+            f"have shape [{graph.num_own_edges}, F], one row for each of the node set's own edges",
+            list(edge_attr.shape),
+            "Pass the edge_attr of the data that the pattern was laid over.",
+        )
     # One more row, of zeros, for the pairs that are none of the own edges.
     padded = torch.cat((edge_attr, edge_attr.new_zeros(1, edge_attr.shape[1])))
     return bias, padded.index_select(0, torch.where(own_edge < 0, graph.num_own_edges, own_edge))

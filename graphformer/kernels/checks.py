@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphformer._checks import require, require_choice
+from graphformer._checks import refuse, require_choice
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels.problem import Additive, Options, Tensors
 
@@ -16,14 +16,14 @@ ACTIVATIONS = ("leaky_relu", "tanh")
 
 def check_graph(graph: object, where: str) -> None:
     """Refuse what is not an attention graph."""
-    require(
-        isinstance(graph, AttentionGraph),
-        where,
-        "graph",
-        "be an AttentionGraph",
-        type(graph).__name__,
-        "Make one with AttentionGraph.from_edge_index(edge_index, num_nodes=N) or pattern.on(nodes).",
-    )
+    if not (isinstance(graph, AttentionGraph)):
+        refuse(
+            where,
+            "graph",
+            "be an AttentionGraph",
+            type(graph).__name__,
+            "Make one with AttentionGraph.from_edge_index(edge_index, num_nodes=N) or pattern.on(nodes).",
+        )
 
 
 def check_score(score: object, where: str) -> None:
@@ -33,9 +33,7 @@ def check_score(score: object, where: str) -> None:
         return
     if callable(score):
         return
-    require_choice(
-        str(score), SCORES, where, "score", "Or pass Additive(weight), or a function of (query, key) pairs."
-    )
+    require_choice(str(score), SCORES, where, "score", "Or pass Additive(weight), or a function of (query, key) pairs.")
 
 
 def check_tensors(tensors: Tensors, graph: AttentionGraph, where: str) -> None:
@@ -74,85 +72,86 @@ def check_tensors(tensors: Tensors, graph: AttentionGraph, where: str) -> None:
 def check_options(options: Options, where: str) -> None:
     """Refuse options out of range."""
     require_choice(options.normalizer, NORMALIZERS, where, "normalizer")
-    require(
-        0 <= options.dropout < 1, where, "dropout", "lie in [0, 1)", options.dropout, "Pass the probability to drop."
-    )
+    if not (0 <= options.dropout < 1):
+        refuse(where, "dropout", "lie in [0, 1)", options.dropout, "Pass the probability to drop.")
 
 
 def _check_nodes(tensors: Tensors, graph: AttentionGraph, where: str) -> None:
     query, key, value = tensors.query, tensors.key, tensors.value
-    for name, tensor, letters in (("query", query, "[N, H, D]"), ("key", key, "[M, H, D]"), ("value", value, "[M, H, Dv]")):
-        if tensor is not None:
-            require(
-                isinstance(tensor, Tensor) and tensor.dim() == 3,
+    for name, tensor, letters in (
+        ("query", query, "[N, H, D]"),
+        ("key", key, "[M, H, D]"),
+        ("value", value, "[M, H, Dv]"),
+    ):
+        if tensor is not None and not (isinstance(tensor, Tensor) and tensor.dim() == 3):
+            refuse(
                 where,
                 name,
                 f"have shape {letters}",
                 list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__,
                 "Split the channels into heads first, for example x.view(N, H, D).",
             )
-    require(
-        query.shape[0] == graph.num_queries,
-        where,
-        "query",
-        f"have one row for each of the graph's {graph.num_queries} queries",
-        f"query.shape = {list(query.shape)}",
-        "Pass the rows that the graph was made for, or rebuild the graph.",
-    )
+    if query.shape[0] != graph.num_queries:
+        refuse(
+            where,
+            "query",
+            f"have one row for each of the graph's {graph.num_queries} queries",
+            f"query.shape = {list(query.shape)}",
+            "Pass the rows that the graph was made for, or rebuild the graph.",
+        )
     for name, tensor in (("key", key), ("value", value)):
         if tensor is None:
             continue
-        require(
-            tensor.shape[0] == graph.num_keys,
+        if tensor.shape[0] != graph.num_keys:
+            refuse(
+                where,
+                name,
+                f"have one row for each of the graph's {graph.num_keys} keys",
+                f"{name}.shape = {list(tensor.shape)}",
+                "Pass the rows that the graph was made for; a bipartite graph needs size=(num_keys, num_queries).",
+            )
+        if tensor.shape[1] != query.shape[1]:
+            refuse(
+                where,
+                name,
+                f"have {query.shape[1]} heads like query",
+                f"{name}.shape = {list(tensor.shape)}",
+                f"Repeat the heads of {name}, or build query with {tensor.shape[1]} heads.",
+            )
+    if not (key.shape[2] == query.shape[2] and query.shape[2] > 0):
+        refuse(
             where,
-            name,
-            f"have one row for each of the graph's {graph.num_keys} keys",
-            f"{name}.shape = {list(tensor.shape)}",
-            "Pass the rows that the graph was made for; a bipartite graph needs size=(num_keys, num_queries).",
+            "key",
+            f"have query's width {query.shape[2]}, at least 1",
+            f"key.shape = {list(key.shape)}",
+            "Project both to one width.",
         )
-        require(
-            tensor.shape[1] == query.shape[1],
-            where,
-            name,
-            f"have {query.shape[1]} heads like query",
-            f"{name}.shape = {list(tensor.shape)}",
-            f"Repeat the heads of {name}, or build query with {tensor.shape[1]} heads.",
-        )
-    require(
-        key.shape[2] == query.shape[2] and query.shape[2] > 0,
-        where,
-        "key",
-        f"have query's width {query.shape[2]}, at least 1",
-        f"key.shape = {list(key.shape)}",
-        "Project both to one width.",
-    )
 
 
 def _check_relations(tensors: Tensors, graph: AttentionGraph, where: str) -> None:
     for name in ("relation_bias", "relation_key", "relation_value"):
-        require(
-            getattr(tensors, name) is None or graph.relation is not None,
-            where,
-            name,
-            "come with a graph that carries relations",
-            "a graph without",
-            "Make the graph with relation=, or label the pattern with .as_relation(r).",
-        )
+        if not (getattr(tensors, name) is None or graph.relation is not None):
+            refuse(
+                where,
+                name,
+                "come with a graph that carries relations",
+                "a graph without",
+                "Make the graph with relation=, or label the pattern with .as_relation(r).",
+            )
 
 
 def _check_edges(tensors: Tensors, where: str) -> None:
     has_map = tensors.edge_key is not None or tensors.edge_value is not None
-    require(
-        (tensors.edge_attr is not None) == has_map,
-        where,
-        "edge_attr",
-        "come with edge_key or edge_value, and they with it",
-        "only one side",
-        "Pass edge_attr [E, F] together with edge_key [F, H, D] or edge_value [F, H, Dv].",
-    )
-    if tensors.edge_attr is not None:
-        require(
-            tensors.edge_attr.dim() == 2,
+    if (tensors.edge_attr is not None) != has_map:
+        refuse(
+            where,
+            "edge_attr",
+            "come with edge_key or edge_value, and they with it",
+            "only one side",
+            "Pass edge_attr [E, F] together with edge_key [F, H, D] or edge_value [F, H, Dv].",
+        )
+    if tensors.edge_attr is not None and tensors.edge_attr.dim() != 2:
+        refuse(
             where,
             "edge_attr",
             "have shape [E, F]",
@@ -163,42 +162,29 @@ def _check_edges(tensors: Tensors, where: str) -> None:
 
 def _check_shape(tensor: Tensor, name: str, letters: tuple[str, ...], sizes: dict[str, int], where: str) -> None:
     expected = tuple(sizes[letter] for letter in letters)
-    require(
-        tuple(tensor.shape) == expected,
-        where,
-        name,
-        f"have shape [{', '.join(letters)}] = {list(expected)}",
-        list(tensor.shape),
-        "Letters: E edges, H heads, D query width, Dv value width, R relations, F edge features.",
-    )
+    if tuple(tensor.shape) != expected:
+        refuse(
+            where,
+            name,
+            f"have shape [{', '.join(letters)}] = {list(expected)}",
+            list(tensor.shape),
+            "Letters: E edges, H heads, D query width, Dv value width, R relations, F edge features.",
+        )
 
 
 def _check_kind(tensor: Tensor, name: str, query: Tensor, graph: AttentionGraph, where: str) -> None:
-    require(
-        tensor.is_floating_point(),
-        where,
-        name,
-        "have a floating dtype",
-        tensor.dtype,
-        "Convert it with .float().",
-    )
-    if name in ("key", "value"):
-        require(
-            tensor.dtype == query.dtype,
+    if not (tensor.is_floating_point()):
+        refuse(where, name, "have a floating dtype", tensor.dtype, "Convert it with .float().")
+    if name in ("key", "value") and tensor.dtype != query.dtype:
+        refuse(where, name, f"have query's dtype {query.dtype}", tensor.dtype, "Convert one of them.")
+    if tensor.device != graph.device:
+        refuse(
             where,
             name,
-            f"have query's dtype {query.dtype}",
-            tensor.dtype,
-            "Convert one of them.",
+            f"be on the graph's device {graph.device}",
+            tensor.device,
+            f"Move it, or the graph with graph.to({str(tensor.device)!r}).",
         )
-    require(
-        tensor.device == graph.device,
-        where,
-        name,
-        f"be on the graph's device {graph.device}",
-        tensor.device,
-        f"Move it, or the graph with graph.to({str(tensor.device)!r}).",
-    )
 
 
 def as_seed(seed: int | Tensor | None, dropout: float, device: torch.device, where: str) -> Tensor | None:
@@ -208,13 +194,13 @@ def as_seed(seed: int | Tensor | None, dropout: float, device: torch.device, whe
     if seed is None:
         return torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=device)
     if isinstance(seed, Tensor):
-        require(
-            seed.dim() == 0 and seed.dtype == torch.int64,
-            where,
-            "seed",
-            "be an integer or an int64 tensor of shape []",
-            f"{list(seed.shape)}, {seed.dtype}",
-            "Pass a plain int.",
-        )
+        if not (seed.dim() == 0 and seed.dtype == torch.int64):
+            refuse(
+                where,
+                "seed",
+                "be an integer or an int64 tensor of shape []",
+                f"{list(seed.shape)}, {seed.dtype}",
+                "Pass a plain int.",
+            )
         return seed.to(device)
     return torch.tensor(seed, dtype=torch.int64, device=device)

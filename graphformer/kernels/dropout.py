@@ -20,7 +20,7 @@ def keep_scale(edge_id: Tensor, num_heads: int, dropout: float, seed: Tensor) ->
     Example:
         >>> keep_scale(torch.arange(2), 3, 0.5, torch.tensor(0))
         tensor([[0., 2., 2.],
-                [2., 0., 0.]])
+                [2., 0., 2.]])
     """
     edge_id = edge_id.unsqueeze(1)
     groups = torch.arange((num_heads + 3) // 4, device=edge_id.device)

@@ -97,8 +97,8 @@ def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
 def row_statistic(score: Tensor, query_index: Tensor, num_rows: int, normalizer: str) -> Tensor:
     """What turns scores into weights. Shape `[N, H]`.
 
-    The log-sum-exp for softmax, the logarithm of the number of pairs that are not removed for relu and sigmoid; -inf for
-    an empty row.
+    The log-sum-exp for softmax, the logarithm of the number of pairs that are not removed for relu and sigmoid; -inf
+    for an empty row.
     """
     if normalizer == "softmax":
         largest = segment_max(score.detach(), query_index, num_rows)
@@ -166,7 +166,7 @@ def _scores(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
 
 def _parts(tensors: Tensors, rows: Rows) -> list[tuple[slice, Pairs]]:
     num_edges = rows.key_index.shape[0]
-    # Under torch.compile the number of chunks would be a constant of the program; the compiler fuses the gathers instead.
+    # Under torch.compile the number of chunks would be a constant of the program; the compiler fuses the gathers.
     if torch.compiler.is_compiling() or num_edges == 0:
         return [(slice(0, num_edges), all_pairs(rows))]
     return list(chunks(rows, chunk_edges(tensors)))

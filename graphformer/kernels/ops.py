@@ -152,7 +152,7 @@ def _second_backward(ctx: Any, grad_grads: list[Tensor]) -> tuple[Any, ...]:
         options = Options(score, slope, normalizer, scale, dropout, seed)
         out = formula.attend(Tensors(*variables), Rows(ptr, index, edge_id, relation), options)  # type: ignore[arg-type]
         asked = [v for v, need in zip(variables, ctx.needs, strict=True) if need]
-        grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
+        grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)  # type: ignore[arg-type]
         wanted = [v for v in (grad_out, *variables) if v is not None]
         second = torch.autograd.grad(
             [g for g in grads if g.requires_grad],

@@ -18,8 +18,8 @@ ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 class Additive:
     """The additive score: w[h] . f(q[i,h] + k[j,h] + ...).
 
-    GATv2 (Brody et al., ICLR 2022) with `leaky_relu`, Bahdanau et al. (ICLR 2015) with `tanh`; GAT (Velickovic et al., ICLR 2018)
-    is the case of one channel a head, with no weight.
+    GATv2 (Brody et al., ICLR 2022) with `leaky_relu`, Bahdanau et al. (ICLR 2015) with `tanh`; GAT (Velickovic et al.,
+    ICLR 2018) is the case of one channel a head, with no weight.
 
     Args:
         weight: w. Shape `[H, D]`, floating. Default None: all ones.

@@ -130,7 +130,9 @@ class _Gradients:
     def add_values(self, pairs: Pairs, grad: Tensor, removed: Tensor | None) -> None:
         """`grad` [e, H, Dv]: the gradient of v[j] + relation_value + a @ edge_value."""
         total = self.total
-        self._add_side(pairs, grad, removed, total.value, total.relation_value, total.edge_value, self.tensors.edge_value)
+        self._add_side(
+            pairs, grad, removed, total.value, total.relation_value, total.edge_value, self.tensors.edge_value
+        )
 
     def add_scores(self, pairs: Pairs, grad: Tensor, removed: Tensor | None, options: Options) -> None:
         """`grad` [e, H]: the gradient of the score."""
