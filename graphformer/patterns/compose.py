@@ -1,0 +1,138 @@
+"""The algebra of patterns: what the operators make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from graphformer.patterns.node_sets import NodeSets
+from graphformer.patterns.pattern import Pattern, check_whole
+from graphformer.patterns.terms import RunTerm, Term, join, support
+
+_UNARY, _ATOM = 4, 5  # Python's precedences, from 1 for |; calls and attributes bind tightest
+
+
+@dataclass(frozen=True, repr=False)
+class _Binary(Pattern):
+    first: Pattern
+    second: Pattern
+    _symbol: ClassVar[str]
+    _precedence: ClassVar[int]
+
+    def _labels(self) -> frozenset[int | None]:
+        return self.first._labels()
+
+    def __repr__(self) -> str:
+        first = _bracket(self.first, self._precedence)
+        return f"{first} {self._symbol} {_bracket(self.second, self._precedence + 1)}"
+
+
+@dataclass(frozen=True, repr=False)
+class Or(_Binary):
+    """`p | q`: each pair of either once; the first pattern's relation wins."""
+
+    _symbol = "|"
+    _precedence = 1
+
+    def _lower(self, sets: NodeSets) -> list[Term]:
+        return join(self.first._lower(sets), self.second._lower(sets), sets)
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        return self.first._allows(sets, query, key) | self.second._allows(sets, query, key)
+
+    def _labels(self) -> frozenset[int | None]:
+        return self.first._labels() | self.second._labels()
+
+
+@dataclass(frozen=True, repr=False)
+class Plus(_Binary):
+    """`p + q`: the pairs of both, with both copies of a pair that both have."""
+
+    _symbol = "+"
+    _precedence = 3
+
+    def _lower(self, sets: NodeSets) -> list[Term]:
+        return self.first._lower(sets) + self.second._lower(sets)
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        return self.first._allows(sets, query, key) | self.second._allows(sets, query, key)
+
+    def _labels(self) -> frozenset[int | None]:
+        return self.first._labels() | self.second._labels()
+
+
+@dataclass(frozen=True, repr=False)
+class And(_Binary):
+    """`p & q`: p's pairs, with its relations and copies, that q has too."""
+
+    _symbol = "&"
+    _precedence = 2
+
+    def _lower(self, sets: NodeSets) -> list[Term]:
+        allowed = support(self.second._lower(sets), sets)
+        return [term.keep(allowed) for term in self.first._lower(sets)]
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        return self.first._allows(sets, query, key) & self.second._allows(sets, query, key)
+
+
+@dataclass(frozen=True, repr=False)
+class Minus(_Binary):
+    """`p - q`: p's pairs, with its relations and copies, that q does not have."""
+
+    _symbol = "-"
+    _precedence = 3
+
+    def _lower(self, sets: NodeSets) -> list[Term]:
+        refused = support(self.second._lower(sets), sets)
+        return [term.drop(refused) for term in self.first._lower(sets)]
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        return self.first._allows(sets, query, key) & ~self.second._allows(sets, query, key)
+
+
+@dataclass(frozen=True, repr=False)
+class Not(Pattern):
+    """`~p`: the pairs inside each set that p leaves out, each once and without a relation."""
+
+    pattern: Pattern
+
+    def _lower(self, sets: NodeSets) -> list[Term]:
+        return [RunTerm(sets.complement(support(self.pattern._lower(sets), sets)))]
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        return ~self.pattern._allows(sets, query, key)
+
+    def __repr__(self) -> str:
+        return f"~{_bracket(self.pattern, _UNARY)}"
+
+
+@dataclass(frozen=True, repr=False)
+class Labelled(Pattern):
+    """`p.as_relation(r)`: p's pairs, each with relation r."""
+
+    pattern: Pattern
+    relation: int
+
+    def __post_init__(self) -> None:
+        check_whole(self, "relation", low=0)
+
+    def _lower(self, sets: NodeSets) -> list[Term]:
+        return [replace(term, relation=self.relation) for term in self.pattern._lower(sets)]
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        return self.pattern._allows(sets, query, key)
+
+    def _labels(self) -> frozenset[int | None]:
+        return frozenset((self.relation,))
+
+    def __repr__(self) -> str:
+        return f"{_bracket(self.pattern, _ATOM)}.as_relation({self.relation})"
+
+
+def _bracket(pattern: Pattern, least: int) -> str:
+    """The repr of an operand, in parentheses where it binds looser than its place needs."""
+    own = pattern._precedence if isinstance(pattern, _Binary) else _UNARY if isinstance(pattern, Not) else _ATOM
+    return repr(pattern) if own >= least else f"({pattern!r})"

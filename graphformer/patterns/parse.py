@@ -1,0 +1,106 @@
+"""Reading patterns from text, as configurations and command lines write them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from typing import Any
+
+from graphformer._checks import require, require_choice
+from graphformer._errors import InputError
+from graphformer.patterns import compose
+from graphformer.patterns.blocks import Blocks
+from graphformer.patterns.dense import Bipartite, Causal, Full
+from graphformer.patterns.edges import Edges
+from graphformer.patterns.hops import Hops
+from graphformer.patterns.hub import Global
+from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.sampled import Random
+from graphformer.patterns.window import Window
+
+MEMBERS: dict[str, type[Pattern]] = {
+    member.__name__: member for member in (Bipartite, Blocks, Causal, Edges, Full, Global, Hops, Random, Window)
+}
+_OPERATORS = {ast.BitOr: compose.Or, ast.Add: compose.Plus, ast.BitAnd: compose.And, ast.Sub: compose.Minus}
+_GRAMMAR = "patterns such as Window(3), the operators | + & - ~, parentheses and .as_relation(r)"
+
+
+def parse(text: str) -> Pattern:
+    """The pattern that an expression means; nothing in it is executed.
+
+    Operators bind as in Python: `~` first, then `+` and `-`, then `&`, then `|`. The repr of every pattern parses back
+    to an equal pattern.
+
+    Args:
+        text: An expression of pattern names with plain arguments (integers, booleans, None, strings), the operators
+            `| + & - ~`, parentheses and `.as_relation(r)`.
+
+    Raises:
+        InputError: Anything else, with what was read instead; an argument that the named pattern refuses.
+
+    Example:
+        >>> parse("Window(3) | Global(1) - Causal()")
+        Window(radius=3) | Global(num_nodes=1) - Causal()
+        >>> parse("Windw(3)")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: parse: pattern must be one of Bipartite, Blocks, Causal, Edges, Full, Global,
+        Hops, Random, Window; got 'Windw'. Did you mean Window?
+    """
+    require(isinstance(text, str), "parse", "text", "be a string", type(text).__name__, "Pass for example 'Window(3)'.")
+    try:
+        return _read(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        shown = text if len(text) <= 80 else f"{text[:77]}..."
+        reason = "too deeply nested" if isinstance(error, (RecursionError, MemoryError)) else str(error)
+        raise InputError(
+            f"parse: text must be one pattern expression; got {shown!r} ({reason}). Write {_GRAMMAR}."
+        ) from None
+
+
+def _read(node: ast.expr) -> Pattern:
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_read(node.left), _read(node.right))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
+        return compose.Not(_read(node.operand))
+    if isinstance(node, ast.Call):
+        return _read_call(node)
+    known = isinstance(node, ast.Name) and node.id in MEMBERS
+    remedy = f"Write {ast.unparse(node)}()." if known else f"Write {_GRAMMAR}."
+    raise InputError(f"parse: text must hold patterns and operators only; got {ast.unparse(node)!r}. {remedy}")
+
+
+def _read_call(node: ast.Call) -> Pattern:
+    make: Any
+    if isinstance(node.func, ast.Attribute):
+        require_choice(node.func.attr, ["as_relation"], "parse", "method")
+        make = _read(node.func.value).as_relation
+    else:
+        name = ast.unparse(node.func)
+        require_choice(name, MEMBERS, "parse", "pattern")
+        make = MEMBERS[name]
+    positional = [_literal(value) for value in node.args]
+    named = {keyword.arg or "**": _literal(keyword.value) for keyword in node.keywords}
+    signature = inspect.signature(make)
+    try:
+        signature.bind(*positional, **named)
+    except TypeError as error:
+        takes = f"{make.__name__}{signature.replace(return_annotation=inspect.Signature.empty)}"
+        raise InputError(
+            f"parse: arguments must fit {takes}; got {ast.unparse(node)!r} ({error}). Write them as in that signature."
+        ) from None
+    return make(*positional, **named)
+
+
+def _literal(node: ast.expr) -> int | bool | str | None:
+    negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+    value = node.operand if negative else node  # type: ignore[attr-defined]
+    plain = isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, (int, str)))
+    if not plain or (negative and type(value.value) is not int):  # type: ignore[attr-defined]
+        raise InputError(
+            f"parse: arguments must be plain integers, booleans, strings or None; got {ast.unparse(node)!r}. "
+            "Write the value itself: nothing is computed here."
+        )
+    return -value.value if negative else value.value  # type: ignore[attr-defined]

@@ -1,0 +1,274 @@
+"""The base of all patterns: the algebra's operators, the two views, and the doors to graphs, PyG and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from graphformer import graphs
+from graphformer._checks import require
+from graphformer.graphs import AttentionGraph
+from graphformer.patterns.node_sets import NodeSets, read_nodes
+from graphformer.patterns.terms import Term, make_graph
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Nodes = Any  # a count, a list of lengths, a PyG Data or Batch, or a tuple (key nodes, query nodes) of these
+
+_LIMIT = 2**31
+
+
+@dataclass(frozen=True, repr=False)
+class Pattern:
+    """A symbolic rule for which queries attend to which keys, inside each set of a ragged batch and never across sets.
+
+    Patterns compare and hash by value, and their repr is an expression that :func:`parse` reads back. With patterns
+    `p` and `q`:
+
+    * `p | q` has each pair of either once; where both have it, p's relation stays.
+    * `p + q` keeps both copies of a pair that both have.
+    * `p & q` has p's pairs that q has too, `p - q` those that q has not; relations and copies are p's.
+    * `~p` has the pairs inside each set that p leaves out.
+
+    `nodes` is, everywhere: a count, a list of lengths (a ragged batch), a PyG `Data` or `Batch`, or a tuple
+    (key nodes, query nodes) of these for a bipartite graph.
+
+    A pattern of your own is a frozen dataclass with two methods, which check each other in tests: `_lower`, its terms,
+    and `_allows`, its formula. Both see :class:`~graphformer.patterns.node_sets.NodeSets`.
+
+    Example:
+        >>> from graphformer.patterns import Causal, RunTerm, Window
+        >>> pattern = Window(3) & Causal()
+        >>> pattern
+        Window(radius=3) & Causal()
+        >>> pattern.on([5, 2])
+        AttentionGraph(7 nodes, 17 edges, density 34.7%, 0 duplicates, 0 empty rows)
+        >>> @dataclass(frozen=True, repr=False)
+        ... class Previous(Pattern):
+        ...     def _lower(self, sets):
+        ...         return [RunTerm(sets.runs(sets.local_query - 1, sets.local_query))]
+        ...     def _allows(self, sets, query, key):
+        ...         return sets.local_query[query] - sets.local_key[key] == 1
+        >>> (Previous() | Window(0)).on(3).edge_index
+        tensor([[0, 0, 1, 1, 2],
+                [0, 1, 1, 2, 2]])
+    """
+
+    # ---------------------------------------------------------------- what a pattern gives
+
+    def _lower(self, sets: NodeSets) -> list[Term]:
+        """The terms of the pattern over these sets; how many and of which kind must not depend on the sets."""
+        raise NotImplementedError(f"{type(self).__name__} must define _lower(sets)")
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        """The formula for pairs of one set, given by global ids. Takes and gives shape `[E]`; bool."""
+        raise NotImplementedError(f"{type(self).__name__} must define _allows(sets, query, key)")
+
+    def _labels(self) -> frozenset[int | None]:
+        """The relations of the pattern's terms, None for a term without one."""
+        return frozenset((None,))
+
+    # ---------------------------------------------------------------- views
+
+    def on(self, nodes: Nodes) -> AttentionGraph:
+        """The attention graph of the pattern over node sets, ordered by query, keys ascending.
+
+        Args:
+            nodes: A count, a list of lengths, a PyG `Data` or `Batch`, or a tuple (key nodes, query nodes).
+
+        Returns:
+            A graph on the nodes' device. It carries `relation` where the pattern is labelled, and `own_edge` where a
+            term of the pattern is the node set's own edges.
+
+        Raises:
+            InputError: Nodes that cannot be read, or that lack the edges that the pattern needs.
+
+        Example:
+            >>> from graphformer.patterns import Window
+            >>> Window(1).on(3).edge_index
+            tensor([[0, 1, 0, 1, 2, 1, 2],
+                    [0, 0, 1, 1, 1, 2, 2]])
+        """
+        num_relations = self.num_relations
+        sets = read_nodes(nodes, repr(self))
+        return make_graph(self._lower(sets), sets, num_relations)
+
+    def lower(self, nodes: Nodes) -> list[Term]:
+        """The terms of the pattern: runs of keys and explicit pairs, see :mod:`graphformer.patterns`.
+
+        Example:
+            >>> from graphformer.patterns import Window
+            >>> Window(64).lower(1000)
+            [RunTerm(runs=KeyRuns(1000 queries, 1000 keys, 1000 runs, 124840 pairs), relation=None)]
+        """
+        return self._lower(read_nodes(nodes, repr(self)))
+
+    def allows(self, query: Tensor, key: Tensor, nodes: Nodes) -> Tensor:
+        """Whether each query may attend to each key: the pattern's formula, without its lowering.
+
+        Args:
+            query: Global ids. Any integer dtype, shape `[E]` or any that broadcasts with `key`.
+            key: Global ids, likewise.
+            nodes: As in :meth:`on`.
+
+        Returns:
+            bool tensor of the broadcast shape; False across sets.
+
+        Raises:
+            InputError: An id out of range, or nodes that cannot be read.
+
+        Example:
+            >>> import torch
+            >>> from graphformer.patterns import Causal
+            >>> i = torch.arange(3)
+            >>> Causal().allows(i[:, None], i, 3).int()
+            tensor([[1, 0, 0],
+                    [1, 1, 0],
+                    [1, 1, 1]], dtype=torch.int32)
+        """
+        sets = read_nodes(nodes, repr(self))
+        query, key = query.to(sets.device).long(), key.to(sets.device).long()
+        for name, ids, limit in (("query", query, sets.num_queries), ("key", key, sets.num_keys)):
+            low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, -1)
+            wrong = low if low < 0 else high
+            remedy = "Ids are global: they count over all sets of the batch."
+            require(low >= 0 and high < limit, "Pattern.allows", name, f"hold ids in [0, {limit})", wrong, remedy)
+        shape = (query + key).shape
+        query, key = query.expand(shape).reshape(-1), key.expand(shape).reshape(-1)
+        same_set = sets.query_set[query] == sets.key_set[key]
+        return (same_set & self._allows(sets, query, key)).view(shape)
+
+    def count(self, nodes: Nodes) -> int:
+        """Number of pairs over these nodes, copies counted; runs are counted without being enumerated.
+
+        Example:
+            >>> from graphformer.patterns import Full
+            >>> Full().count(1_000_000)
+            1000000000000
+        """
+        return sum(term.num_pairs for term in self.lower(nodes))
+
+    @property
+    def num_relations(self) -> int:
+        """Largest relation of the pattern plus 1, 0 where it is not labelled: the same for every sample of a data set.
+
+        Raises:
+            InputError: Some terms carry a relation and some do not.
+        """
+        labels = self._labels()
+        require(
+            labels == {None} or None not in labels,
+            "Pattern",
+            "relations",
+            "be given to all terms or to none",
+            repr(self),
+            "Label the other terms too, with .as_relation(r).",
+        )
+        return max((label + 1 for label in labels if label is not None), default=0)
+
+    # ---------------------------------------------------------------- doors
+
+    def __call__(self, data: Any) -> Any:
+        """The pattern as a PyG transform: a shallow copy of `data` that carries its attention graph.
+
+        Batches that a PyG `DataLoader` makes of such samples have the union of their graphs.
+
+        Example:
+            >>> import torch
+            >>> from torch_geometric.data import Data
+            >>> from graphformer.patterns import Full
+            >>> Full()(Data(x=torch.zeros(3, 1))).attention_graph
+            AttentionGraph(3 nodes, 9 edges, density 100.0%, 0 duplicates, 0 empty rows)
+        """
+        return graphs.attach(data, self.on(data))
+
+    def draw(self, nodes: Nodes, ax: Axes | None = None) -> Figure:
+        """A picture of the pattern: queries down, keys across; needs no display.
+
+        Few nodes show one cell a pair, coloured by relation or by the number of copies; many show the density of
+        pairs. Grey cells lie between two sets.
+
+        Args:
+            nodes: As in :meth:`on`.
+            ax: matplotlib axes to draw into. Default: a new figure.
+
+        Returns:
+            The matplotlib figure; save it with `figure.savefig("window.png")`.
+
+        Example:
+            >>> from graphformer.patterns import Window
+            >>> type(Window(3).draw(32)).__name__
+            'Figure'
+        """
+        from graphformer.patterns.draw import draw
+
+        return draw(self, nodes, ax)
+
+    # ---------------------------------------------------------------- algebra
+
+    def as_relation(self, relation: int) -> Pattern:
+        """The same pairs, each with this relation: an integer, 0 or more.
+
+        Relations choose rows of `attend`'s relation tables. Of a pattern made of several terms, either all are
+        labelled or none.
+
+        Example:
+            >>> from graphformer.patterns import Edges, Full
+            >>> pattern = Edges().as_relation(0) | Full().as_relation(1)
+            >>> pattern.num_relations
+            2
+        """
+        from graphformer.patterns.compose import Labelled
+
+        return Labelled(self, relation)
+
+    def __or__(self, other: Pattern) -> Pattern:
+        return self._compose("Or", other)
+
+    def __add__(self, other: Pattern) -> Pattern:
+        return self._compose("Plus", other)
+
+    def __and__(self, other: Pattern) -> Pattern:
+        return self._compose("And", other)
+
+    def __sub__(self, other: Pattern) -> Pattern:
+        return self._compose("Minus", other)
+
+    def __invert__(self) -> Pattern:
+        from graphformer.patterns.compose import Not
+
+        return Not(self)
+
+    def _compose(self, operation: str, other: Pattern) -> Pattern:
+        from graphformer.patterns import compose
+
+        return getattr(compose, operation)(self, other) if isinstance(other, Pattern) else NotImplemented
+
+    def __repr__(self) -> str:
+        told = (field for field in fields(self) if getattr(self, field.name) != field.default)
+        return f"{type(self).__name__}({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in told)})"
+
+
+def check_whole(pattern: Pattern, argument: str, low: int) -> None:
+    """Refuse a field of a pattern that is not an integer in [low, 2^31)."""
+    value = getattr(pattern, argument)
+    require(
+        isinstance(value, int) and not isinstance(value, bool) and low <= value < _LIMIT,
+        type(pattern).__name__,
+        argument,
+        f"be an integer, {low} or more and below 2^31",
+        repr(value),
+        "Pass a plain integer.",
+    )
+
+
+def check_flag(pattern: Pattern, argument: str) -> None:
+    """Refuse a field of a pattern that is not a boolean."""
+    value = getattr(pattern, argument)
+    require(
+        isinstance(value, bool), type(pattern).__name__, argument, "be True or False", repr(value), "Pass a boolean."
+    )

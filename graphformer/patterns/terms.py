@@ -1,0 +1,143 @@
+"""Terms: what a pattern lowers to, their algebra, and the attention graph that they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from graphformer.graphs import AttentionGraph, Layout
+from graphformer.graphs.layout import index_dtype
+from graphformer.graphs.runs import KeyRuns
+from graphformer.patterns.node_sets import NodeSets
+
+
+@dataclass(frozen=True, eq=False)
+class RunTerm:
+    """A set of pairs, held as runs of keys.
+
+    Attributes:
+        runs: The pairs.
+        relation: The integer that every pair carries, or None.
+    """
+
+    runs: KeyRuns
+    relation: int | None = None
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs."""
+        return self.runs.num_pairs
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """(query, key) of every pair, sorted."""
+        return self.runs.expand()
+
+    def support(self, sets: NodeSets) -> KeyRuns:
+        """The pairs as a set."""
+        return self.runs
+
+    def keep(self, allowed: KeyRuns) -> RunTerm:
+        """The pairs that are also in ``allowed``."""
+        return replace(self, runs=self.runs.intersection(allowed))
+
+    def drop(self, refused: KeyRuns) -> RunTerm:
+        """The pairs that are not in ``refused``."""
+        return replace(self, runs=self.runs.difference(refused))
+
+
+@dataclass(frozen=True, eq=False)
+class PairTerm:
+    """Explicit pairs, duplicates allowed: a node set's own edges.
+
+    Attributes:
+        query: Shape `[E]`, int64.
+        key: Shape `[E]`, int64.
+        own_edge: Which edge of the node set each pair is, -1 for none of them. Shape `[E]`, int64.
+        relation: The integer that every pair carries, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    own_edge: Tensor
+    relation: int | None = None
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs, duplicates counted."""
+        return self.query.numel()
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """(query, key) of every pair, as the node set lists them."""
+        return self.query, self.key
+
+    def support(self, sets: NodeSets) -> KeyRuns:
+        """The pairs as a set."""
+        return KeyRuns.from_pairs(self.query, self.key, sets.num_queries, sets.num_keys)
+
+    def keep(self, allowed: KeyRuns) -> PairTerm:
+        """The pairs that are also in ``allowed``, each as often as before."""
+        return self._select(allowed.contains(self.query, self.key))
+
+    def drop(self, refused: KeyRuns) -> PairTerm:
+        """The pairs that are not in ``refused``, each as often as before."""
+        return self._select(~refused.contains(self.query, self.key))
+
+    def _select(self, mask: Tensor) -> PairTerm:
+        return PairTerm(self.query[mask], self.key[mask], self.own_edge[mask], self.relation)
+
+
+Term = RunTerm | PairTerm
+
+
+def support(terms: Sequence[Term], sets: NodeSets) -> KeyRuns:
+    """The pairs of all terms as one set."""
+    return reduce(KeyRuns.union, (term.support(sets) for term in terms))
+
+
+def join(first: list[Term], second: list[Term], sets: NodeSets) -> list[Term]:
+    """Each pair of either once: the first terms, then what the second ones add."""
+    if len(first) == len(second) == 1:
+        one, other = first[0], second[0]
+        if isinstance(one, RunTerm) and isinstance(other, RunTerm) and one.relation == other.relation:
+            return [RunTerm(one.runs.union(other.runs), one.relation)]  # nothing to tell them apart by
+    covered = support(first, sets)
+    return first + [term.drop(covered) for term in second]
+
+
+def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> AttentionGraph:
+    """The pairs of all terms, enumerated: by query, keys ascending, equal pairs in the order of the terms."""
+    num_queries, num_keys = sets.num_queries, sets.num_keys
+    own_edge = relation = None
+    if len(terms) == 1 and isinstance(terms[0], RunTerm):
+        degree, key, order = terms[0].runs.degree, terms[0].runs.keys(), None
+    else:
+        queries, keys = zip(*(term.pairs() for term in terms), strict=True)
+        query, key = torch.cat(queries), torch.cat(keys)
+        order = torch.argsort(query * num_keys + key, stable=True)
+        degree, key = torch.bincount(query, minlength=num_queries), key[order]
+    if any(isinstance(term, PairTerm) for term in terms):
+        own_edge = torch.cat([_own_edge(term, key.device) for term in terms])[order]
+    if num_relations:
+        dtype = index_dtype(num_relations)
+        parts = [torch.full((term.num_pairs,), term.relation, dtype=dtype, device=key.device) for term in terms]  # type: ignore[arg-type]
+        relation = parts[0] if order is None else torch.cat(parts)[order]
+    ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=key.device)
+    torch.cumsum(degree, 0, out=ptr[1:])
+    return AttentionGraph(
+        Layout(ptr, key.to(index_dtype(max(num_queries, num_keys))), None),
+        num_keys,
+        relation=relation,
+        num_relations=num_relations,
+        own_edge=own_edge,
+        num_own_edges=0 if own_edge is None else sets.edge_index.shape[1],
+    )
+
+
+def _own_edge(term: Term, device: torch.device) -> Tensor:
+    if isinstance(term, PairTerm):
+        return term.own_edge
+    return torch.full((term.num_pairs,), -1, dtype=torch.int64, device=device)

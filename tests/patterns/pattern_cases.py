@@ -1,0 +1,92 @@
+"""Random patterns and node sets for the tests of patterns."""
+
+import torch
+from hypothesis import strategies as st
+from torch_geometric.data import Batch, Data
+
+from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Hops, Random, Window
+
+small = st.integers(0, 4)
+by_place = st.one_of(
+    st.just(Full()),
+    st.just(Causal()),
+    st.builds(Window, small, dilation=st.integers(1, 3)),
+    st.builds(
+        lambda left, right, dilation: Window(left=left, right=right, dilation=dilation),
+        small,
+        small,
+        small.map(lambda d: d + 1),
+    ),
+    st.builds(Global, small),
+    st.builds(Random, small, st.integers(-(2**63), 2**63 - 1)),
+    st.builds(Blocks, st.integers(1, 5)),
+)
+by_edges = st.one_of(st.builds(Edges, st.booleans()), st.builds(Hops, small))
+LEAVES = {"lengths": by_place, "batch": by_place | by_edges, "bipartite": by_place | st.just(Bipartite())}
+_OPERATIONS = (
+    lambda p, q: p | q,
+    lambda p, q: p + q,
+    lambda p, q: p & q,
+    lambda p, q: p - q,
+    lambda p, q: ~p,
+)
+
+
+def patterns(kind, *, labelled=False):
+    """Pattern terms over one kind of node sets; where labelled, every leaf carries a relation."""
+    leaves = LEAVES[kind]
+    if labelled:
+        leaves = st.builds(lambda leaf, relation: leaf.as_relation(relation), leaves, small)
+    operations = _OPERATIONS[:-1] if labelled else _OPERATIONS
+    combine = lambda inner: st.builds(lambda p, q, make: make(p, q), inner, inner, st.sampled_from(operations))  # noqa: E731
+    return st.recursive(leaves, combine, max_leaves=5)
+
+
+lengths = st.lists(st.integers(0, 6), min_size=1, max_size=4)
+
+
+@st.composite
+def graph_data(draw):
+    """One sample: a few nodes and random edges, duplicates and loops among them."""
+    num_nodes = draw(st.integers(1, 6))
+    ends = st.tuples(st.integers(0, num_nodes - 1), st.integers(0, num_nodes - 1))
+    pairs = draw(st.lists(ends, max_size=9))
+    return Data(edge_index=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t().contiguous(), num_nodes=num_nodes)
+
+
+samples = st.lists(graph_data(), min_size=1, max_size=3)
+
+
+@st.composite
+def cases(draw, labelled=False):
+    """(kind, the single node sets, the ragged batch of them)."""
+    kind = draw(st.sampled_from(sorted(LEAVES)))
+    if kind == "lengths":
+        batch = draw(lengths)
+        return kind, list(batch), batch
+    if kind == "batch":
+        singles = draw(samples)
+        return kind, singles, Batch.from_data_list(singles)
+    pairs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=3))
+    return kind, pairs, ([keys for keys, _ in pairs], [queries for _, queries in pairs])
+
+
+def size(nodes):
+    """(num_queries, num_keys) of any of the node sets above."""
+    if isinstance(nodes, tuple):
+        return size(nodes[1])[0], size(nodes[0])[1]
+    total = nodes if isinstance(nodes, int) else sum(nodes) if isinstance(nodes, list) else nodes.num_nodes
+    return total, total
+
+
+def predicate(pattern, nodes):
+    """The predicate view as a boolean matrix [N, M]."""
+    num_queries, num_keys = size(nodes)
+    return pattern.allows(torch.arange(num_queries)[:, None], torch.arange(num_keys), nodes)
+
+
+def edge_matrix(pattern, nodes):
+    """The edge view as a matrix [N, M] of the number of copies."""
+    graph = pattern.on(nodes)
+    out = torch.zeros(graph.num_queries, graph.num_keys, dtype=torch.int64)
+    return out.index_put((graph.edge_index[1], graph.edge_index[0]), torch.tensor(1), accumulate=True)

@@ -1,0 +1,138 @@
+"""Laws that every pattern keeps, over random terms and ragged node sets."""
+
+import pickle
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pattern_cases import cases, edge_matrix, patterns, predicate
+
+from graphformer.graphs import AttentionGraph
+from graphformer.patterns import Full, Pattern, parse
+from graphformer.patterns.compose import And, Labelled, Minus, Not, Or, Plus
+
+law = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+def draw_case(data, count, labelled=False):
+    kind, singles, batch = data.draw(cases())
+    return [data.draw(patterns(kind, labelled=labelled)) for _ in range(count)], singles, batch
+
+
+@law
+@given(st.data())
+def test_predicate_view_is_edge_view(data):
+    (pattern,), _, nodes = draw_case(data, 1)
+    assert torch.equal(predicate(pattern, nodes), edge_matrix(pattern, nodes) > 0)
+
+
+@law
+@given(st.data())
+def test_sets_of_pairs_obey_boolean_algebra(data):
+    (p, q), _, nodes = draw_case(data, 2)
+
+    def pairs(pattern):
+        return edge_matrix(pattern, nodes) > 0
+
+    assert torch.equal(pairs(p | q), pairs(q | p))
+    assert torch.equal(pairs(p & q), pairs(q & p))
+    assert torch.equal(pairs(~(p | q)), pairs(~p & ~q))
+    assert torch.equal(pairs(~(p & q)), pairs(~p | ~q))
+    assert torch.equal(pairs(~~p), pairs(p))
+    assert torch.equal(pairs(p + q), pairs(p | q))
+    assert torch.equal(edge_matrix(p - q, nodes), edge_matrix(p & ~q, nodes))
+    assert torch.equal(pairs(p) | pairs(~p), predicate(Full(), nodes))
+    assert not bool((pairs(p) & pairs(~p)).any())
+
+
+@law
+@given(st.data())
+def test_copies(data):
+    (p, q), _, nodes = draw_case(data, 2)
+    copies_p, copies_q = edge_matrix(p, nodes), edge_matrix(q, nodes)
+    assert torch.equal(edge_matrix(p + q, nodes), copies_p + copies_q)
+    assert torch.equal(edge_matrix(p | q, nodes), torch.where(copies_p > 0, copies_p, copies_q))
+    assert torch.equal(edge_matrix(p & q, nodes), copies_p * (copies_q > 0))
+    assert torch.equal(edge_matrix(p - q, nodes), copies_p * (copies_q == 0))
+
+
+@law
+@given(st.data())
+def test_a_ragged_batch_is_the_union_of_its_sets(data):
+    (pattern,), singles, batch = draw_case(data, 1, labelled=data.draw(st.booleans()))
+    assert pattern.on(batch) == AttentionGraph.union([pattern.on(nodes) for nodes in singles])
+
+
+@law
+@given(st.data())
+def test_graphs_are_ordered_and_counted(data):
+    (pattern,), _, nodes = draw_case(data, 1)
+    graph = pattern.on(nodes)
+    key, query = graph.edge_index
+    code = query * max(graph.num_keys, 1) + key
+    assert bool((code[1:] >= code[:-1]).all())
+    assert graph.by_query.edge_id is None
+    assert pattern.count(nodes) == graph.num_edges
+    assert AttentionGraph.from_csr(*graph.by_query[:2], graph.num_keys).degree.equal(graph.degree)
+
+
+def labelled_pairs(pattern, nodes):
+    """What the algebra says, on Python lists of (query, key, own edge, relation)."""
+    if isinstance(pattern, Labelled):
+        return [(*pair[:3], pattern.relation) for pair in labelled_pairs(pattern.pattern, nodes)]
+    if isinstance(pattern, Not):
+        inside, inner = (labelled_pairs(p, nodes) for p in (Full(), pattern.pattern))
+        return [pair for pair in inside if pair[:2] not in {other[:2] for other in inner}]
+    if not isinstance(pattern, (And, Minus, Or, Plus)):
+        graph = pattern.on(nodes)
+        key, query = graph.edge_index.tolist()
+        own = [-1] * len(key) if graph.own_edge is None else graph.own_edge.tolist()
+        return list(zip(query, key, own, [None] * len(key), strict=True))
+    first, second = (labelled_pairs(p, nodes) for p in (pattern.first, pattern.second))
+    in_first, in_second = ({pair[:2] for pair in pairs} for pairs in (first, second))
+    return {
+        Plus: first + second,
+        Or: first + [pair for pair in second if pair[:2] not in in_first],
+        And: [pair for pair in first if pair[:2] in in_second],
+        Minus: [pair for pair in first if pair[:2] not in in_second],
+    }[type(pattern)]
+
+
+@law
+@given(st.data())
+def test_relations_and_own_edges_follow_the_algebra(data):
+    labelled = data.draw(st.booleans())
+    (pattern,), _, nodes = draw_case(data, 1, labelled=labelled)
+    graph = pattern.on(nodes)
+    expected = sorted(labelled_pairs(pattern, nodes), key=lambda pair: pair[:2])
+    key, query = graph.edge_index.tolist()
+    assert list(zip(query, key, strict=True)) == [pair[:2] for pair in expected]
+    if graph.own_edge is None:
+        assert all(pair[2] == -1 for pair in expected)
+    else:
+        assert graph.own_edge.tolist() == [pair[2] for pair in expected]
+    assert graph.num_relations == pattern.num_relations
+    assert (graph.relation is not None) == labelled
+    if labelled:
+        assert graph.relation.tolist() == [pair[3] for pair in expected]
+
+
+@law
+@given(st.data())
+def test_repr_parses_back_and_pickles(data):
+    (pattern,), _, _ = draw_case(data, 1, labelled=data.draw(st.booleans()))
+    for twin in (parse(repr(pattern)), pickle.loads(pickle.dumps(pattern))):
+        assert twin == pattern
+        assert hash(twin) == hash(pattern)
+        assert repr(twin) == repr(pattern)
+
+
+def test_the_laws_see_a_lowering_that_is_wrong():
+    class Shifted(Pattern):
+        def _lower(self, sets):
+            return Full()._lower(sets)
+
+        def _allows(self, sets, query, key):
+            return query != key
+
+    assert not torch.equal(predicate(Shifted(), [3, 2]), edge_matrix(Shifted(), [3, 2]) > 0)
