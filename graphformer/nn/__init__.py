@@ -5,6 +5,7 @@ from importlib import import_module
 _HOME = {
     "AddLaplacianEigenvectors": "structure",
     "AddRandomWalk": "structure",
+    "DegreeScaler": "degree",
     "FeedForward": "feed_forward",
     "GraphAttention": "attention",
     "LaplacianEncoding": "encodings",

@@ -9,6 +9,7 @@ from torch_geometric.nn.norm import BatchNorm
 from graphformer._checks import require, require_choice
 from graphformer.graphs import AttentionGraph
 from graphformer.nn.attention import GraphAttention
+from graphformer.nn.degree import DegreeScaler
 from graphformer.nn.feed_forward import FeedForward
 
 
@@ -27,6 +28,7 @@ class TransformerBlock(torch.nn.Module):
         dropout: On the output of both parts and on the hidden layer, in training.
         attention_dropout: On the attention weights, in training.
         activation: "relu" or "gelu".
+        degree_scaler: Whether the attention's output passes a :class:`DegreeScaler` over the number of a query's keys.
         edge_dim: As in :class:`GraphAttention`.
         num_relations: As in :class:`GraphAttention`.
         score: As in :class:`GraphAttention`.
@@ -53,6 +55,7 @@ class TransformerBlock(torch.nn.Module):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         activation: str = "relu",
+        degree_scaler: bool = False,
         edge_dim: int | None = None,
         num_relations: int | None = None,
         score: str = "dot",
@@ -75,6 +78,7 @@ class TransformerBlock(torch.nn.Module):
             dropout=attention_dropout,
             backend=backend,
         )
+        self.degree_scaler = DegreeScaler(channels) if degree_scaler else None
         self.feed_forward = FeedForward(channels, feed_forward * channels, activation=activation, dropout=dropout)
         self.attention_norm = _make_norm(norm, channels)
         self.feed_forward_norm = _make_norm(norm, channels)
@@ -82,16 +86,23 @@ class TransformerBlock(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""
-        for part in (self.attention, self.feed_forward, self.attention_norm, self.feed_forward_norm):
-            part.reset_parameters()
+        for part in self.children():
+            if not isinstance(part, torch.nn.Dropout):
+                part.reset_parameters()
 
     def forward(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None = None) -> Tensor:
         """Map nodes `[N, C]` to `[N, C]`; graph and edge features as in :meth:`GraphAttention.forward`."""
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), graph, edge_attr))
+            x = x + self._attend(self.attention_norm(x), graph, edge_attr)
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, graph, edge_attr)))
+        x = self.attention_norm(x + self._attend(x, graph, edge_attr))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+    def _attend(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None) -> Tensor:
+        x = self.attention(x, graph, edge_attr)
+        if self.degree_scaler is not None:
+            x = self.degree_scaler(x, graph.degree)
+        return self.dropout(x)
 
 
 def _make_norm(norm: str, channels: int) -> torch.nn.Module:

@@ -103,7 +103,7 @@ def test_unfused_path_routes_the_node_sets_own_edges():
     close(layer(x, graph, edge_attr), expected)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 @pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
 def test_reads_every_adjacency(options):
     layer = GraphAttention(C, C_OUT, heads=H, **options)
