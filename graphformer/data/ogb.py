@@ -30,7 +30,21 @@ from graphformer.data.task import GraphTask
 
 NAMES = tuple(
     f"ogbg-mol{short}"
-    for short in "bace bbbp chembl clintox esol freesolv hiv lipo muv pcba sider tox21 toxcast".split()
+    for short in [
+        "bace",
+        "bbbp",
+        "chembl",
+        "clintox",
+        "esol",
+        "freesolv",
+        "hiv",
+        "lipo",
+        "muv",
+        "pcba",
+        "sider",
+        "tox21",
+        "toxcast",
+    ]
 )
 _RELEASE = "RELEASE_v1.txt"
 _RAW = tuple(
@@ -116,7 +130,7 @@ def _with_float_labels(data: Data) -> Data:
 
 
 def _read(name: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
-    """ogb's data set and its split; what ogb prints meanwhile goes nowhere."""
+    """Ogb's data set and its split; what ogb prints meanwhile goes nowhere."""
     if not os.access(folder, os.W_OK) and not (folder / _PROCESSED).exists():
         raise DataError(
             f"load: {folder.absolute()} must be writable; got a read-only folder. "

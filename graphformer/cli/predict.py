@@ -1,0 +1,38 @@
+"""``graphformer predict``: predict molecules given as SMILES."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from graphformer._checks import require
+from graphformer._errors import InputError
+from graphformer.cli.parser import new_parser, parse
+
+
+def run(words: list[str]) -> None:
+    """Print one line for each molecule: its SMILES and the predictions, separated by tabs."""
+    parser = new_parser("predict", "Predict molecules with a run's best checkpoint.")
+    parser.add_argument("run", metavar="RUN", help="folder of the run, for instance runs/logp-1")
+    parser.add_argument("smiles", nargs="*", metavar="SMILES", help='molecules, for instance "CCO"')
+    parser.add_argument("--file", type=str, default=None, help="text file with one SMILES at the start of each line")
+    parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be read, and say so")
+    values = parse(parser, words)
+    smiles = values["smiles"] + (_read_file(values["file"]) if values["file"] else [])
+    require(bool(smiles), "predict", "SMILES", "be given", "none", 'Write them, as in "CCO", or pass --file.')
+    from graphformer.train import predict
+
+    predictions, problems = predict(values["run"], smiles, skip_invalid=values["skip_invalid"])
+    for problem in problems:
+        print(f"graphformer: left out {problem}", file=sys.stderr)
+    width = max((len(prediction.smiles) for prediction in predictions), default=0)
+    for prediction in predictions:
+        print(prediction.smiles.ljust(width), *(f"{value:.4f}" for value in prediction.values), sep="\t")
+
+
+def _read_file(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"predict: --file must be a readable text file; got {error}. Check the path.") from None
+    return [line.split()[0] for line in lines if line.strip()]

@@ -1,0 +1,32 @@
+"""``graphformer show``: draw a pattern."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graphformer._checks import require
+from graphformer._errors import InputError
+from graphformer.cli.parser import new_parser, parse
+
+
+def run(words: list[str]) -> None:
+    """Print what the pattern's attention graph is, and write its picture."""
+    parser = new_parser("show", "Draw which query attends to which key. The expression is parsed, never evaluated.")
+    parser.add_argument("pattern", metavar="PATTERN", help='an expression, for instance "Window(3) | Global(1)"')
+    parser.add_argument("--nodes", type=int, default=32, help="nodes of the set that the pattern is laid over")
+    parser.add_argument("--out", type=str, default=None, help="PNG, SVG or PDF file to write; none without it")
+    values = parse(parser, words)
+    nodes, out = values["nodes"], values["out"]
+    require(nodes >= 1, "show", "--nodes", "be at least 1", nodes, "Pass a positive count.")
+    from graphformer.patterns import parse as parse_pattern
+
+    pattern = parse_pattern(values["pattern"])
+    print(repr(pattern))
+    print(pattern.on(nodes).explain())
+    if out is not None:
+        figure = pattern.draw(nodes)
+        try:
+            figure.savefig(out, dpi=120)
+        except (OSError, ValueError) as error:
+            raise InputError(f"show: --out must be a file that can be written; got {error}. Pass a path.png.") from None
+        print(f"picture: {Path(out)}")

@@ -1,0 +1,148 @@
+"""What a training run is made of: plain values, so that reading them costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from graphformer._checks import require, require_choice
+from graphformer._errors import InputError
+from graphformer.models.config import GraphTransformerConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        dataset: Name of the data set, see `graphformer.data.names`. Default: the embedded one.
+        root: Folder that holds the data sets on disk.
+        download: Fetch the data set if it is not there.
+        epochs: Passes over the training split.
+        batch_size: Graphs in a step.
+        learning_rate: Peak of the learning rate: a linear rise, then half a cosine down to zero.
+        weight_decay: Of AdamW.
+        warmup: Share of the steps in which the learning rate rises.
+        gradient_clip: Largest norm of the gradient of a step; 0 does not clip.
+        seed: Of the first weights, the order of the graphs and dropout.
+        num_workers: Processes that make batches; 0 makes them in this one.
+        precision: Arithmetic of the model, in Lightning's words.
+        folder: Where the run writes. Default: the first free runs/<dataset>-<n>.
+        model: The model.
+    """
+
+    dataset: str = "logp"
+    root: str = "dataset"
+    download: bool = False
+    epochs: int = 40
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    gradient_clip: float = 1.0
+    seed: int = 0
+    num_workers: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    folder: str | None = None
+    model: GraphTransformerConfig = field(default_factory=GraphTransformerConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can have."""
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            require(value >= 1, "TrainConfig", name, "be at least 1", value, "Pass a positive count.")
+        for name in ("weight_decay", "gradient_clip", "seed", "num_workers"):
+            value = getattr(self, name)
+            require(value >= 0, "TrainConfig", name, "be at least 0", value, "Pass 0 or more.")
+        rate = self.learning_rate
+        require(rate > 0, "TrainConfig", "learning_rate", "be positive", rate, "The default is 1e-3.")
+        require(
+            0 <= self.warmup < 1, "TrainConfig", "warmup", "lie in [0, 1)", self.warmup, "Pass a share of the steps."
+        )
+        kinds = ("32-true", "bf16-mixed", "16-mixed")
+        require_choice(self.precision, kinds, "TrainConfig", "precision")
+
+
+def recipe(dataset: str) -> TrainConfig:
+    """The settings that graphformer uses for a data set where the user says nothing else.
+
+    Example:
+        >>> recipe("logp").dataset
+        'logp'
+    """
+    return config_from_mapping({**recipe_mapping(dataset), "dataset": dataset}, f"the recipe of {dataset}")
+
+
+def recipe_mapping(dataset: str) -> dict[str, Any]:
+    """What the built-in recipe of a data set sets; empty if it has none."""
+    path = RECIPES / f"{dataset}.yaml"
+    return read_mapping(path) if path.exists() else {}
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """The settings in a YAML file, such as a run folder's config.yaml.
+
+    Raises:
+        InputError: No such file, no YAML, an unknown key or a value of a wrong kind.
+    """
+    return config_from_mapping(read_mapping(path), str(path))
+
+
+def write_config(config: TrainConfig, path: str | Path) -> None:
+    """Write every setting as YAML."""
+    import yaml
+
+    Path(path).write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; every key must be a setting of :class:`TrainConfig`."""
+    import yaml
+
+    try:
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(
+            f"config: {path} must be a readable YAML file; got {first}. Check its path and text."
+        ) from None
+    mapping = {} if mapping is None else mapping
+    _check_keys(mapping, TrainConfig, str(path), "")
+    return mapping
+
+
+def config_from_mapping(mapping: Mapping[str, Any], where: str) -> TrainConfig:
+    """A :class:`TrainConfig` of these values, the rest at their defaults; values are checked and converted.
+
+    Raises:
+        InputError: An unknown key or a value of a wrong kind; `where` says in the message where it stands.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    _check_keys(mapping, TrainConfig, where, "")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig)
+    try:
+        parsed = parser.parse_object(dict(mapping)).as_dict()
+    except ArgumentError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"config: {where} must hold values of the right kind; got {reason} Correct them.") from None
+    return TrainConfig(**{**parsed, "model": GraphTransformerConfig(**parsed["model"])})
+
+
+def _check_keys(mapping: Any, kind: type, where: str, prefix: str) -> None:
+    got = type(mapping).__name__
+    require(
+        isinstance(mapping, Mapping), "config", prefix or where, "be a mapping of settings", got, "Write `key: value`."
+    )
+    known = {entry.name: entry for entry in fields(kind)}
+    for key, value in mapping.items():
+        names = [prefix + name for name in known]
+        require_choice(f"{prefix}{key}", names, "config", f"a key of {where}")
+        nested = known[key].default_factory
+        if isinstance(nested, type) and is_dataclass(nested):
+            _check_keys(value, nested, where, f"{prefix}{key}.")

@@ -1,0 +1,149 @@
+"""The folder of a run: what lies where, and reading it back with clear errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphformer._errors import InputError, RunError
+from graphformer.train.config import TrainConfig, read_config, write_config
+from graphformer.train.versions import versions
+
+
+class RunFolder:
+    """Names and reads the files of one run.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        config: config.yaml, every setting of the run.
+        versions: versions.json.
+        metrics: metrics.csv, one row an epoch.
+        best: checkpoints/best.ckpt, of the best validation epoch.
+        last: checkpoints/last.ckpt, of the last finished epoch.
+        curve: curve.png, the learning curve.
+        result: result.json; its presence says that the run is finished.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        self.config = self.path / "config.yaml"
+        self.versions = self.path / "versions.json"
+        self.metrics = self.path / "metrics.csv"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        self.curve = self.path / "curve.png"
+        self.result = self.path / "result.json"
+
+    @classmethod
+    def create(cls, config: TrainConfig) -> RunFolder:
+        """A new folder with the run's settings and versions in it; an existing run is never written over."""
+        path = _claim(Path(config.folder)) if config.folder else _claim_next(Path("runs"), config.dataset)
+        folder = cls(path)
+        folder.best.parent.mkdir()
+        write_config(config, folder.config)
+        folder.versions.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """The folder of a run that exists.
+
+        Raises:
+            RunError: There is no run.
+        """
+        folder = cls(path)
+        if not folder.config.is_file():
+            what = "a folder without config.yaml" if folder.path.is_dir() else "no such folder"
+            raise RunError(
+                f"run: {folder.path} must be the folder of a run; got {what}. "
+                "Pass the folder that `graphformer train` named at its end, for instance runs/logp-1."
+            )
+        return folder
+
+    def read_config(self) -> TrainConfig:
+        """The run's settings.
+
+        Raises:
+            RunError: They cannot be read.
+        """
+        try:
+            return read_config(self.config)
+        except InputError as error:
+            raise RunError(str(error)) from error
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json, which marks the run as finished."""
+        _write_whole(self.result, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's tensors and plain values; nothing in it is ever executed.
+
+    Raises:
+        RunError: It is missing, damaged, or not a checkpoint of graphformer.
+    """
+    if not path.is_file():
+        raise RunError(
+            f"run: {path} must be a checkpoint; got no such file. "
+            f"Finish the first epoch: graphformer train --resume {path.parent.parent}."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        complete = {"state_dict", "task", "epoch"} <= checkpoint.keys()
+        reason = "a file without the keys of a run"
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        complete, reason = False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no text'}"
+    if not complete:
+        raise RunError(
+            f"run: {path} must be a whole checkpoint of graphformer; got {reason}. "
+            "Use the folder's other checkpoint, or train anew."
+        )
+    return checkpoint
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that an interruption leaves the old one or the new one, never half a file."""
+    _write_whole(path, lambda passing: torch.save(checkpoint, passing))
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy a checkpoint, whole or not at all."""
+    _write_whole(target, lambda passing: shutil.copyfile(source, passing))
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    passing = path.with_name(path.name + ".part")
+    write(passing)
+    os.replace(passing, path)
+
+
+def _claim(path: Path) -> Path:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(
+            f"train: folder must be new or empty; got {path}, which holds something. "
+            f"Pass another --folder, or continue an interrupted run with --resume {path}."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _claim_next(parent: Path, dataset: str) -> Path:
+    parent.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        path = parent / f"{dataset}-{number}"
+        try:
+            path.mkdir()  # atomic: two runs that start together get two folders
+        except FileExistsError:
+            number += 1
+        else:
+            return path

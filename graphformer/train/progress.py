@@ -1,0 +1,61 @@
+"""One progress bar for the whole run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+
+class RunBar(ProgressBar):
+    """Counts the steps of all epochs, so that the time left is that of the run; shows the last epoch's measures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar, at the step where a resumed run goes on."""
+        self._bar = tqdm(
+            total=trainer.estimated_stepping_batches,
+            initial=trainer.global_step,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 30.0,  # a log file wants few lines
+        )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the epoch."""
+        if self._bar is not None:
+            self._bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the measures of the epoch."""
+        if self._bar is not None:
+            self._bar.set_postfix(pl_module.epoch_metrics, refresh=False)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar before an error is told."""
+        self._close()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def disable(self) -> None:
+        """Required by Lightning's base class: on ranks other than the first."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
