@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from graphformer._checks import require, require_choice
 
@@ -39,12 +40,12 @@ class GraphTransformerConfig:
     feed_forward: int = 2
     dropout: float = 0.1
     attention_dropout: float = 0.0
-    norm: str = "batch"
+    norm: Literal["batch", "layer"] = "batch"
     pattern: str = "Edges(self_loops=True)"
     walk_steps: int = 16
     laplacian: int = 0
     virtual_node: bool = False
-    pooling: str = "sum"
+    pooling: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self) -> None:
         where = "GraphTransformerConfig"

@@ -215,8 +215,10 @@ class GraphAttention(MessagePassing):
 
     def _read_terms(self, graph: AttentionGraph, edge_attr: Tensor | None) -> dict[str, Any]:
         """What `attend` and `attention_weights` both take beside query and key."""
-        score = "dot" if self.score_weight is None else Additive(self.score_weight)
-        terms: dict[str, Any] = {"score": score, "normalizer": self.normalizer}
+        terms: dict[str, Any] = {
+            "score": "dot" if self.score_weight is None else Additive(self.score_weight),
+            "normalizer": self.normalizer,
+        }
         if self.relation_bias is not None:
             require(
                 graph.relation is not None and graph.num_relations <= self.relation_bias.shape[0],
@@ -227,25 +229,31 @@ class GraphAttention(MessagePassing):
                 "Make it with relation=, or change num_relations.",
             )
             terms["relation_bias"] = self.relation_bias[: graph.num_relations]
-        if self.edge_key is None:
+        edge_attr = self._read_edge_attr(edge_attr)
+        if edge_attr is not None:
+            terms.update(edge_attr=edge_attr, edge_key=self.edge_key)
+        return terms
+
+    def _read_edge_attr(self, edge_attr: Tensor | None) -> Tensor | None:
+        if edge_attr is None:
             require(
-                edge_attr is None,
+                self.edge_dim is None,
                 _WHERE,
                 "edge_attr",
-                "be None where edge_dim is None",
-                "a tensor",
-                "Construct the layer with edge_dim=edge_attr.shape[-1].",
+                f"be given where edge_dim = {self.edge_dim}",
+                None,
+                "Pass edge_attr=, one row of features per edge; values stored in a sparse adjacency are not read.",
             )
-            return terms
+            return None
+        shape = list(edge_attr.shape)
         require(
-            edge_attr is not None,
+            self.edge_dim is not None,
             _WHERE,
             "edge_attr",
-            f"be given where edge_dim = {self.edge_dim}",
-            None,
-            "Pass edge_attr=, one row of features per edge; values stored in a sparse adjacency are not read.",
+            "be None where edge_dim is None",
+            shape,
+            "Construct the layer with edge_dim=, the width of the features.",
         )
-        assert edge_attr is not None
         if edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         require(
@@ -253,10 +261,10 @@ class GraphAttention(MessagePassing):
             _WHERE,
             "edge_attr",
             f"have shape [E, {self.edge_dim}]",
-            list(edge_attr.shape),
+            shape,
             "Its width is edge_dim.",
         )
-        return {**terms, "edge_attr": edge_attr, "edge_key": self.edge_key}
+        return edge_attr
 
     # ---------------------------------------------------------------- the unfused path
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric import EdgeIndex
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
-from torch_geometric.nn import HeteroConv
+from torch_geometric.nn import GATv2Conv, GPSConv, HeteroConv, TransformerConv, to_hetero
 
 from graphformer import AttentionGraph, GraphformerError
 from graphformer.nn import GraphAttention
@@ -69,6 +69,41 @@ def test_is_torch_multihead_attention_from_its_weights(num_keys):
         strict=True,
     ):
         close(mine, other if other.shape == mine.shape else other.chunk(3)[2])
+
+
+def as_convolution(layer, query, key, value, edge):
+    """Give a layer the maps of a PyG convolution, which has no output projection."""
+    for mine, theirs in ((layer.lin_query, query), (layer.lin_key, key), (layer.lin_value, value)):
+        mine.load_state_dict(theirs.state_dict())
+    torch.nn.init.eye_(layer.lin_out.weight)
+    torch.nn.init.zeros_(layer.lin_out.bias)
+    with torch.no_grad():
+        layer.edge_key.copy_(edge.weight.t().view_as(layer.edge_key))
+
+
+def test_is_transformer_conv_from_its_weights():
+    conv = TransformerConv((C, M), C_OUT // H, heads=H, edge_dim=F, root_weight=False)
+    layer = GraphAttention((C, M), C_OUT, heads=H, edge_dim=F)
+    as_convolution(layer, conv.lin_query, conv.lin_key, conv.lin_value, conv.lin_edge)
+    layer.edge_value.data.copy_(layer.edge_key)
+    x, edge_index, edge_attr = (torch.randn(N, C), torch.randn(M, M)), some_edges(N, M), torch.randn(17, F)
+    theirs, (_, their_alpha) = conv(x, edge_index, edge_attr, return_attention_weights=True)
+    ours, (_, our_alpha) = layer(x, edge_index, edge_attr, return_attention_weights=True)
+    close(ours, theirs)
+    close(our_alpha, their_alpha)
+
+
+def test_is_gatv2_conv_from_its_weights():
+    conv = GATv2Conv((C, M), C_OUT // H, heads=H, edge_dim=F, add_self_loops=False)
+    layer = GraphAttention((C, M), C_OUT, heads=H, edge_dim=F, score="additive")
+    as_convolution(layer, conv.lin_r, conv.lin_l, conv.lin_l, conv.lin_edge)
+    torch.nn.init.zeros_(layer.edge_value)
+    layer.score_weight.data.copy_(conv.att[0])
+    x, edge_index, edge_attr = (torch.randn(N, C), torch.randn(M, M)), some_edges(N, M), torch.randn(17, F)
+    theirs, (_, their_alpha) = conv(x, edge_index, edge_attr, return_attention_weights=True)
+    ours, (_, our_alpha) = layer(x, edge_index, edge_attr, return_attention_weights=True)
+    close(ours, theirs)
+    close(our_alpha, their_alpha)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -163,6 +198,12 @@ def test_target_to_source_flow_reverses_the_edges(explain):
     close(alpha_again, alpha)
     assert torch.equal(pairs_again, edge_index.flip(0))
     assert torch.equal(pairs, edge_index)
+
+
+def test_an_edge_vector_is_one_feature():
+    layer = GraphAttention(C, C_OUT, heads=H, edge_dim=1)
+    x, edge_index, length = torch.randn(N, C), some_edges(), torch.rand(17)
+    assert torch.equal(layer(x, edge_index, length), layer(x, edge_index, length[:, None]))
 
 
 def test_attention_weights_belong_to_the_edges():
@@ -334,6 +375,26 @@ def test_runs_in_a_heterogeneous_convolution():
     out = HeteroConv(layers)(x, edges)
     for kind, layer in layers.items():
         close(out[kind[2]], layer((x[kind[0]], x[kind[2]]), edges[kind]))
+
+
+def test_runs_in_gps_and_in_to_hetero():
+    x, edge_index = torch.randn(N, C), some_edges()
+    gps = GPSConv(C, GraphAttention(C, C, heads=H), heads=2)
+    assert gps(x, edge_index).shape == (N, C)
+    metadata = (["a", "b"], [("a", "to", "b"), ("b", "to", "a")])
+
+    class Lazy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = GraphAttention((-1, -1), C_OUT, heads=H)
+
+        def forward(self, x, edge_index):
+            return self.conv(x, edge_index)
+
+    model = to_hetero(Lazy(), metadata)
+    edges = {metadata[1][0]: some_edges(N, 4), metadata[1][1]: some_edges(4, N)}
+    out = model({"a": x, "b": torch.randn(4, M)}, edges)
+    assert {kind: part.shape for kind, part in out.items()} == {"a": (N, C_OUT), "b": (4, C_OUT)}
 
 
 @pytest.mark.parametrize("given", ["edge_index", "graph"])
