@@ -117,7 +117,7 @@ class Labelled(Pattern):
     relation: int
 
     def __post_init__(self) -> None:
-        check_whole(self, "relation", low=0)
+        check_whole(self, "relation", low=0, where="Pattern.as_relation")
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         return [replace(term, relation=self.relation) for term in self.pattern._lower(sets)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,12 +44,12 @@ def draw(pattern: Pattern, nodes: Nodes, ax: Axes | None = None) -> Figure:
     num_relations = pattern.num_relations
     terms = pattern.lower(sets)
     if ax is None:
-        ax = Figure(figsize=(6.4, 5.6), layout="constrained").subplots()
+        ax = Figure(figsize=(6.8, 5.8), layout="compressed").subplots()
     if max(sets.num_queries, sets.num_keys) <= _MOST_CELLS:
         _draw_cells(ax, terms, sets, num_relations)
     else:
         _draw_density(ax, terms, sets)
-    ax.set_title(repr(pattern), wrap=True)
+    ax.set_title(fill(repr(pattern), width=52), fontsize=12)
     ax.set_xlabel("key")
     ax.set_ylabel("query")
     return ax.get_figure(root=True)  # type: ignore[return-value,call-arg]
@@ -69,7 +70,8 @@ def _draw_cells(ax: Axes, terms: Sequence[Term], sets: NodeSets, num_relations: 
             np.add.at(value, (query, key), 1)
     value = np.minimum(value, len(names))
     cells = ListedColormap([_ACROSS_SETS, "white", *colours])
-    ax.imshow(value, cmap=cells, vmin=-1.5, vmax=len(names) + 0.5, interpolation="nearest", aspect="equal")
+    if value.size:
+        ax.imshow(value, cmap=cells, vmin=-1.5, vmax=len(names) + 0.5, interpolation="nearest", aspect="equal")
     _rule(ax, shape, sets, grid=max(shape) <= _MOST_CELLS // 2)
     shown = [place for place in range(1, len(names) + 1) if num_relations or (value == place).any()]
     if num_relations or shown not in ([], [1]):
@@ -86,19 +88,20 @@ def _paint(terms: Sequence[Term], num_relations: int) -> tuple[list[str], list[s
 
 
 def _draw_density(ax: Axes, terms: Sequence[Term], sets: NodeSets) -> None:
+    from matplotlib.colors import PowerNorm
+
     query_edge, key_edge = (_edges(count) for count in (sets.num_queries, sets.num_keys))
     total = sum(_count_bins(term, query_edge, key_edge) for term in terms)
     density = total / (query_edge.diff()[:, None] * key_edge.diff())
     image = ax.imshow(
         density.numpy(),
         cmap="Blues",
-        vmin=0.0,
-        vmax=max(float(density.max()), 1e-12) if density.numel() else 1.0,
+        norm=PowerNorm(0.5, vmin=0.0, vmax=float(density.max()) or 1.0),  # lets thin parts be seen beside dense ones
         extent=(-0.5, sets.num_keys - 0.5, sets.num_queries - 0.5, -0.5),
         interpolation="nearest",
         aspect="equal",
     )
-    ax.get_figure().colorbar(image, ax=ax, label="share of the pairs")  # type: ignore[union-attr]
+    ax.get_figure().colorbar(image, ax=ax, label="share of the pairs", shrink=0.8)  # type: ignore[union-attr]
     _rule(ax, (sets.num_queries, sets.num_keys), sets, grid=False)
 
 
@@ -136,11 +139,14 @@ def _rule(ax: Axes, shape: tuple[int, int], sets: NodeSets, grid: bool) -> None:
 
     borders: list[Any] = [sets.query_ptr[1:-1].tolist(), sets.key_ptr[1:-1].tolist()]
     for axis, count, line, places in zip((ax.yaxis, ax.xaxis), shape, (ax.axhline, ax.axvline), borders, strict=True):
-        axis.set_major_locator(MaxNLocator(nbins=min(max(count, 1), 9), integer=True, steps=[1, 2, 4, 5, 8, 10]))
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_major_locator(
+            MaxNLocator(nbins=min(max(count, 1), 11 if count < 10_000 else 6), integer=True, steps=[1, 2, 4, 5, 8, 10])
+        )
         if grid:
             axis.set_minor_locator(FixedLocator(np.arange(1, count) - 0.5))
         for place in places if len(places) < 64 else ():
-            line(place - 0.5, color="#8a8a8a", linewidth=0.8)
+            line(place - 0.5, color="#8a8a8a", linewidth=0.8 if grid else 0.3)
     if grid:
         ax.grid(which="minor", color="#d5d5d5", linewidth=0.5)
         ax.tick_params(which="minor", length=0)

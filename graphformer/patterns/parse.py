@@ -87,9 +87,10 @@ def _read_call(node: ast.Call) -> Pattern:
     try:
         signature.bind(*positional, **named)
     except TypeError as error:
-        takes = f"{make.__name__}{signature.replace(return_annotation=inspect.Signature.empty)}"
+        takes = ", ".join(str(part.replace(annotation=part.empty)) for part in signature.parameters.values())
         raise InputError(
-            f"parse: arguments must fit {takes}; got {ast.unparse(node)!r} ({error}). Write them as in that signature."
+            f"parse: arguments must fit {make.__name__}({takes}); got {ast.unparse(node)!r} ({error}). "
+            "Write them as in that signature."
         ) from None
     return make(*positional, **named)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from graphformer import graphs
@@ -131,12 +132,8 @@ class Pattern:
                     [1, 1, 1]], dtype=torch.int32)
         """
         sets = read_nodes(nodes, repr(self))
-        query, key = query.to(sets.device).long(), key.to(sets.device).long()
-        for name, ids, limit in (("query", query, sets.num_queries), ("key", key, sets.num_keys)):
-            low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, -1)
-            wrong = low if low < 0 else high
-            remedy = "Ids are global: they count over all sets of the batch."
-            require(low >= 0 and high < limit, "Pattern.allows", name, f"hold ids in [0, {limit})", wrong, remedy)
+        query = _check_ids(query, "query", sets.num_queries).to(sets.device)
+        key = _check_ids(key, "key", sets.num_keys).to(sets.device)
         shape = (query + key).shape
         query, key = query.expand(shape).reshape(-1), key.expand(shape).reshape(-1)
         same_set = sets.query_set[query] == sets.key_set[key]
@@ -253,12 +250,12 @@ class Pattern:
         return f"{type(self).__name__}({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in told)})"
 
 
-def check_whole(pattern: Pattern, argument: str, low: int) -> None:
+def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = None) -> None:
     """Refuse a field of a pattern that is not an integer in [low, 2^31)."""
     value = getattr(pattern, argument)
     require(
         isinstance(value, int) and not isinstance(value, bool) and low <= value < _LIMIT,
-        type(pattern).__name__,
+        where or type(pattern).__name__,
         argument,
         f"be an integer, {low} or more and below 2^31",
         repr(value),
@@ -272,3 +269,14 @@ def check_flag(pattern: Pattern, argument: str) -> None:
     require(
         isinstance(value, bool), type(pattern).__name__, argument, "be True or False", repr(value), "Pass a boolean."
     )
+
+
+def _check_ids(ids: Tensor, argument: str, limit: int) -> Tensor:
+    where = "Pattern.allows"
+    integer = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    require(integer, where, argument, "hold integers", ids.dtype, "Pass global ids, not a mask.")
+    low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, -1)
+    wrong = low if low < 0 else high
+    remedy = "Ids are global: they count over all sets of the batch."
+    require(low >= 0 and high < limit, where, argument, f"hold ids in [0, {limit})", wrong, remedy)
+    return ids.long()

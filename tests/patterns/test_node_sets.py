@@ -1,0 +1,139 @@
+"""Reading node sets: every accepted form, every refusal."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data, HeteroData
+
+from graphformer import GraphformerError
+from graphformer.patterns import Edges, Full, Window
+from graphformer.patterns.node_sets import NodeSets, read_nodes
+
+
+def ptrs(nodes):
+    sets = read_nodes(nodes, "test")
+    return sets.key_ptr.tolist(), sets.query_ptr.tolist(), sets.is_bipartite
+
+
+def sample(num_nodes):
+    return Data(x=torch.zeros(num_nodes, 2), edge_index=torch.tensor([[0], [num_nodes - 1]]))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (4, [0, 4]),
+        (0, [0, 0]),
+        ([], [0]),
+        ([3, 0, 2], [0, 3, 3, 5]),
+        (sample(3), [0, 3]),
+        (Data(num_nodes=0), [0, 0]),
+        (Batch.from_data_list([sample(3), sample(2)]), [0, 3, 5]),
+        (Data(x=torch.zeros(5, 1), batch=torch.tensor([0, 0, 2, 2, 3])), [0, 2, 2, 4, 5]),
+        (Data(num_nodes=0, batch=torch.empty(0, dtype=torch.int64)), [0]),
+        (Data(num_nodes=4, ptr=torch.tensor([0, 1, 4], dtype=torch.int32)), [0, 1, 4]),
+    ],
+    ids=repr,
+)
+def test_one_node_set(nodes, expected):
+    assert ptrs(nodes) == (expected, expected, False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "key_ptr", "query_ptr"),
+    [
+        ((3, 5), [0, 3], [0, 5]),
+        (([3, 1], [0, 2]), [0, 3, 4], [0, 0, 2]),
+        ((sample(3), 5), [0, 3], [0, 5]),
+        ((Batch.from_data_list([sample(3), sample(2)]), [1, 4]), [0, 3, 5], [0, 1, 5]),
+    ],
+    ids=repr,
+)
+def test_bipartite(nodes, key_ptr, query_ptr):
+    assert ptrs(nodes) == (key_ptr, query_ptr, True)
+
+
+def test_places_and_limits():
+    sets = read_nodes(([2, 0, 3], [1, 2, 2]), "test")
+    assert sets.query_set.tolist() == [0, 1, 1, 2, 2]
+    assert sets.key_set.tolist() == [0, 0, 2, 2, 2]
+    assert sets.local_query.tolist() == [0, 0, 1, 0, 1]
+    assert sets.local_key.tolist() == [0, 1, 0, 1, 2]
+    assert sets.key_start.tolist() == [0, 2, 2, 2, 2]
+    assert sets.set_keys.tolist() == [2, 0, 0, 3, 3]
+    assert sets.set_queries.tolist() == [1, 2, 2, 2, 2]
+
+
+def test_read_twice_is_read_once():
+    sets = read_nodes([3, 4], "test")
+    assert isinstance(sets, NodeSets)
+    assert read_nodes(sets, "again") is sets
+    assert Window(1).on(sets) == Window(1).on([3, 4])
+
+
+def test_other_adjacencies_are_read_too():
+    dense = torch.zeros(3, 3)
+    dense[1, 0] = dense[2, 1] = 1  # rows are queries
+    data = SimpleNamespace(num_nodes=3, edge_index=dense.to_sparse_coo())
+    assert Edges().on(data).edge_index.tolist() == [[0, 1], [1, 2]]
+    assert Edges().on(data).num_own_edges == 2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (-1, "nodes must count nodes with integers, 0 or more; got -1. Pass lengths as plain integers"),
+        ([2, -3], "nodes must count nodes with integers, 0 or more; got -3"),
+        ([2, 1.5], "integers, 0 or more; got 1.5"),
+        ([True], "integers, 0 or more; got True"),
+        (True, "nodes must be a count, a list of lengths, a PyG Data or Batch, or a .* tuple of these; got bool"),
+        ("five", "got str. Pass x.shape.0. for one set of vectors"),
+        (torch.tensor([2, 3]), "nodes must be a count, a list of lengths.*got Tensor"),
+        (HeteroData(), "got HeteroData. .*to_homogeneous"),
+        ((3, 4, 5), r"be a pair \(key nodes, query nodes\) where it is a tuple; got 3 entries. Pass the lengths"),
+        (([3, 4], 5), "hold as many sets of keys as of queries; got 2 and 1. Pair each set"),
+        (
+            SimpleNamespace(num_nodes=None),
+            "nodes must know how many nodes it has; got num_nodes=None. Set data.num_nodes or x",
+        ),
+        (Data(num_nodes=3, batch=torch.tensor([0, 1])), r"nodes.batch must have shape \[N\] = \[3\]; got \[2\]"),
+        (Data(num_nodes=3, batch=torch.tensor([1, 0, 1])), r"nodes.batch must be sorted.*; got \[1, 0, 1\]. Reorder"),
+        (Data(num_nodes=3, batch=torch.tensor([-1, 0, 1])), "be sorted and not negative"),
+        (Data(num_nodes=3, ptr=torch.tensor([0, 2])), r"nodes.ptr must rise from 0 to num_nodes = 3; got \[0, 2\]"),
+        (Data(num_nodes=3, ptr=torch.tensor([0, 4, 3])), "rise from 0 to num_nodes = 3"),
+        (Data(num_nodes=3, ptr=torch.tensor([1, 3])), "rise from 0 to num_nodes = 3"),
+    ],
+    ids=repr,
+)
+def test_nodes_are_refused(nodes, message):
+    with pytest.raises(GraphformerError, match=r"^Full\(\): " + ".*" + message):
+        Full().on(nodes)
+
+
+@pytest.mark.parametrize(
+    ("edge_index", "message"),
+    [
+        ([[0, 7], [1, 2]], r"edge_index must hold ids in \[0, 5\); got 7. Correct the ids, or set num_nodes"),
+        ([[0, -2], [1, 2]], r"edge_index must hold ids in \[0, 5\); got -2"),
+        ([[0, 1], [1, 4]], "edge_index must stay inside each set of the batch; got 1 edges between sets"),
+        ([[0.0], [1.0]], "edge_index must have an integer dtype; got torch.float32"),
+        ([[0], [1], [2]], r"edge_index must have shape \[2, E\]; got \[3, 1\]"),
+    ],
+)
+def test_edges_are_refused(edge_index, message):
+    data = Data(edge_index=torch.tensor(edge_index), num_nodes=5, ptr=torch.tensor([0, 3, 5]))
+    with pytest.raises(GraphformerError, match=r"^Edges\(\): " + message):
+        Edges().on(data)
+    assert Full().count(data) == 13  # who needs no edges does not read them
+
+
+def test_patterns_import_without_pyg():
+    code = (
+        "import sys; sys.modules['torch_geometric'] = sys.modules['matplotlib'] = None\n"
+        "from graphformer.patterns import Window; print(Window(1).on([2, 3]).num_edges)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "11\n"
