@@ -61,7 +61,8 @@ def attach(data: Any, graph: AttentionGraph) -> Any:
     """
     out = copy.copy(data)
     if isinstance(out, Data) and not isinstance(out, (Batch, _CarriesGraph)):
-        object.__setattr__(out, "__class__", _carrier_class(type(out)))  # Data keeps plain assignments in its store
+        base: Any = type(out)
+        object.__setattr__(out, "__class__", _carrier_class(base))  # Data keeps plain assignments in its store
     out._store[KEY] = graph
     return out
 

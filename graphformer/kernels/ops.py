@@ -136,34 +136,34 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
     ctx.save_for_backward(inputs[0], *inputs[2 : 2 + _NUM_TENSORS + 5])
 
 
-def _second_backward(ctx: Any, grad_grads: list[Tensor]) -> tuple[Any, ...]:
+def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The derivative of <gradients of the formula, grad_grads> in grad_out and in every tensor."""
+    keep_graph = torch.is_grad_enabled()  # a third derivative is asked for
     grad_out, *saved = ctx.saved_tensors
-    if not torch.is_grad_enabled():  # no third derivative is asked for: cut the graph here
-        grad_out, *saved = (None if t is None else t.detach() for t in (grad_out, *saved))
+    score, slope, normalizer, scale, dropout, _ = ctx.options
     with torch.enable_grad(), torch.autocast(grad_out.device.type, enabled=False):
-        variables = [
-            None if t is None or not t.is_floating_point() else t if t.requires_grad else t.requires_grad_()
-            for t in saved[:_NUM_TENSORS]
-        ]
-        grad_out = grad_out if grad_out.requires_grad else grad_out.requires_grad_()
+        variables = [_variable(t, keep_graph) for t in (grad_out, *saved[:_NUM_TENSORS])]
+        grad_out, *by_field = variables
         ptr, index, edge_id, relation, seed = saved[_NUM_TENSORS:]
-        score, slope, normalizer, scale, dropout, _ = ctx.options
         options = Options(score, slope, normalizer, scale, dropout, seed)
-        out = formula.attend(Tensors(*variables), Rows(ptr, index, edge_id, relation), options)  # type: ignore[arg-type]
-        asked = [v for v, need in zip(variables, ctx.needs, strict=True) if need]
-        grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)  # type: ignore[arg-type]
-        wanted = [v for v in (grad_out, *variables) if v is not None]
+        out = formula.attend(Tensors(*by_field), Rows(ptr, index, edge_id, relation), options)  # type: ignore[arg-type]
+        asked = [v for v, need in zip(by_field, ctx.needs, strict=True) if v is not None and need]
+        grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
+        known = [(g, gg) for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad and gg is not None]
+        wanted = [v for v in variables if v is not None]
         second = torch.autograd.grad(
-            [g for g in grads if g.requires_grad],
-            wanted,
-            [gg for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad],
-            create_graph=torch.is_grad_enabled(),
-            allow_unused=True,
+            [g for g, _ in known], wanted, [gg for _, gg in known], create_graph=keep_graph, allow_unused=True
         )
     found = iter(second)
-    by_field = [None if v is None else next(found) for v in (grad_out, *variables)]
-    return (by_field[0], None, *by_field[1:], *[None] * (5 + len(ctx.options) + 1))
+    first, *rest = [None if v is None else next(found) for v in variables]
+    return (first, None, *rest, *[None] * (5 + len(ctx.options) + 1))
+
+
+def _variable(tensor: Tensor | None, keep_graph: bool) -> Tensor | None:
+    """The tensor itself where its own graph continues, else a leaf in its place."""
+    if tensor is None or (keep_graph and tensor.requires_grad):
+        return tensor
+    return tensor.detach().requires_grad_()
 
 
 attend_op.register_autograd(_backward, setup_context=_save_forward)

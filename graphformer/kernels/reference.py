@@ -162,7 +162,7 @@ class _Gradients:
         if options.score == "tanh":
             slope = 1 - hidden * hidden
         else:
-            slope = torch.where(inner > 0, 1.0, options.negative_slope).to(inner.dtype)
+            slope = torch.full_like(inner, options.negative_slope).masked_fill_(inner > 0, 1)
         if self.total.weight is not None:
             self.total.weight.add_((grad.unsqueeze(2) * hidden).sum(0))
         step = grad.unsqueeze(2) * slope

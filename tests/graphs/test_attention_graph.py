@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import re
+
+import networkx
+import pytest
+import scipy.sparse
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch_geometric import EdgeIndex
+
+import graphformer as gf
+from graphformer import AttentionGraph
+from graphformer.graphs.layout import index_dtype
+from graphformer.testing import DEGENERATE_GRAPHS, random_graph
+
+EDGES = torch.tensor([[3, 0, 4, 0, 3], [1, 0, 1, 2, 1]])  # five keys, three queries, (3, 1) twice
+
+
+@st.composite
+def pair_lists(draw: st.DrawFn) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    num_keys, num_queries = draw(st.integers(1, 7)), draw(st.integers(1, 6))
+    pair = st.tuples(st.integers(0, num_keys - 1), st.integers(0, num_queries - 1))
+    return (num_keys, num_queries), draw(st.lists(pair, max_size=20))
+
+
+def build(size: tuple[int, int], pairs: list[tuple[int, int]]) -> AttentionGraph:
+    return AttentionGraph.from_edge_index(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t(), size=size)
+
+
+@given(pair_lists())
+def test_layouts_hold_the_same_pairs(case: tuple[tuple[int, int], list[tuple[int, int]]]) -> None:
+    size, pairs = case
+    graph = build(size, pairs)
+    assert graph.edge_index.t().tolist() == [list(pair) for pair in pairs]
+    for layout, row, other in ((graph.by_query, 1, 0), (graph.by_key, 0, 1)):
+        ptr, index, edge_id = layout
+        assert ptr.tolist() == [0, *torch.tensor([sum(p[row] == i for p in pairs) for i in range(size[row])]).cumsum(0)]
+        ids = edge_id.tolist()
+        assert [pairs[e][other] for e in ids] == index.tolist()
+        for i in range(size[row]):
+            inside = ids[ptr[i] : ptr[i + 1]]
+            assert inside == sorted(inside), "the sort is not stable"
+            assert all(pairs[e][row] == i for e in inside)
+
+
+@given(pair_lists())
+def test_stats_count_what_is_there(case: tuple[tuple[int, int], list[tuple[int, int]]]) -> None:
+    size, pairs = case
+    stats = build(size, pairs).stats()
+    assert stats.num_duplicates == len(pairs) - len(set(pairs))
+    assert stats.num_empty_queries == size[1] - len({query for _, query in pairs})
+    assert stats.num_unused_keys == size[0] - len({key for key, _ in pairs})
+    assert stats.density == pytest.approx(len(pairs) / (size[0] * size[1]))
+
+
+@pytest.mark.parametrize("name", DEGENERATE_GRAPHS)
+def test_degenerate_graphs_can_be_made_and_told(name: str) -> None:
+    graph = build(*DEGENERATE_GRAPHS[name])
+    assert graph.size == DEGENERATE_GRAPHS[name][0]
+    assert f"{graph.num_edges} edge" in repr(graph)
+    assert graph.explain().count("\n") == 3
+    assert pickle.loads(pickle.dumps(graph)) == graph
+
+
+def test_repr() -> None:
+    graph = AttentionGraph.from_edge_index(EDGES, size=(5, 3), relation=torch.tensor([0, 1, 0, 2, 0]))
+    assert repr(graph) == (
+        "AttentionGraph(5 keys, 3 queries, 5 edges, density 33.3%, 1 duplicate, 0 empty rows, 3 relations)"
+    )
+
+
+def test_indices_are_32_bit_while_they_fit() -> None:
+    graph = AttentionGraph.from_edge_index(EDGES, size=(5, 3))
+    assert graph.by_query.index.dtype == graph.by_query.edge_id.dtype == torch.int32
+    assert graph.by_query.ptr.dtype == graph.edge_index.dtype == torch.int64
+    assert index_dtype(2**31 - 1) == torch.int32
+    assert index_dtype(2**31) == torch.int64
+    huge = AttentionGraph.from_edge_index(torch.tensor([[2**31 + 5], [0]]), size=(2**31 + 6, 1))
+    assert huge.by_query.index.tolist() == [2**31 + 5]
+
+
+def test_it_cannot_be_changed_from_outside() -> None:
+    edge_index = EDGES.clone()
+    graph = AttentionGraph.from_edge_index(edge_index, size=(5, 3))
+    edge_index.zero_()
+    assert torch.equal(graph.edge_index, EDGES)
+    with pytest.raises(AttributeError):
+        graph.edge_index = edge_index
+    with pytest.raises(TypeError):
+        hash(graph)
+
+
+@pytest.mark.parametrize("change", ["order", "size", "relation", "own edges"])
+def test_equality_sees_every_part(change: str) -> None:
+    graph = AttentionGraph.from_edge_index(EDGES, size=(5, 3))
+    others = {
+        "order": lambda: AttentionGraph.from_edge_index(EDGES.flip(1), size=(5, 3)),
+        "size": lambda: AttentionGraph.from_edge_index(EDGES, size=(6, 3)),
+        "relation": lambda: AttentionGraph.from_edge_index(EDGES, size=(5, 3), relation=torch.zeros(5).long()),
+        "own edges": lambda: AttentionGraph(graph.by_query, 5, own_edge=torch.zeros(5).long(), num_own_edges=1),
+    }
+    assert graph == AttentionGraph.from_edge_index(EDGES, size=(5, 3))
+    assert graph != others[change]()
+    assert graph != "a graph"
+
+
+def test_copies() -> None:
+    graph = random_graph(4, 5, num_edges=9, num_relations=3)
+    _ = graph.by_key
+    assert pickle.loads(pickle.dumps(graph)) == copy.deepcopy(graph) == graph
+    file = io.BytesIO()
+    torch.save(graph, file)
+    file.seek(0)
+    assert torch.load(file, weights_only=True) == graph
+
+
+def test_moving() -> None:
+    graph = random_graph(4, 5, num_edges=9, num_relations=3)
+    assert graph.to("cpu") is graph
+    assert graph.to(device=torch.device("cpu"), non_blocking=True) is graph
+    _ = graph.by_key
+    moved = graph.to("meta")
+    assert moved.device.type == moved.by_key.ptr.device.type == moved.relation.device.type == "meta"
+    assert graph != moved
+    assert graph.share_memory_() == graph
+
+
+@pytest.mark.gpu
+def test_moving_to_a_gpu() -> None:
+    graph = random_graph(4, 5, num_edges=9, num_relations=3)
+    assert graph.pin_memory().by_query.ptr.is_pinned()
+    assert graph.cuda().device.type == "cuda"
+    assert graph.cuda().cpu() == graph
+
+
+# ------------------------------------------------------------------ conversions
+
+
+def test_edge_index_of_pyg() -> None:
+    plain = AttentionGraph.from_edge_index(EDGES, size=(5, 3))
+    assert AttentionGraph.from_edge_index(EdgeIndex(EDGES, sparse_size=(5, 3))) == plain
+    assert AttentionGraph.from_edge_index(EdgeIndex(EDGES), size=(5, 3)) == plain
+    assert AttentionGraph.from_edge_index(EDGES.int()).size == (5, 5)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS[RC] tensor support is in beta:UserWarning")
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+def test_torch_sparse_is_a_transposed_adjacency(layout: str) -> None:
+    """Rows are queries: the matrix is what PyG calls adj_t."""
+    dense = torch.zeros(3, 5)
+    dense[EDGES[1], EDGES[0]] = 1
+    sparse = {"coo": dense.to_sparse, "csr": dense.to_sparse_csr, "csc": dense.to_sparse_csc}[layout]()
+    assert AttentionGraph.from_edge_index(sparse) == AttentionGraph.from_dense(dense.bool())
+
+
+def test_sparse_tensor_is_a_transposed_adjacency() -> None:
+    class SparseTensor:  # the face of torch_sparse.SparseTensor that is read
+        def coo(self) -> tuple[torch.Tensor, torch.Tensor, None]:
+            return torch.tensor([0, 2]), torch.tensor([4, 1]), None
+
+        def sparse_sizes(self) -> tuple[int, int]:
+            return 3, 5
+
+    graph = AttentionGraph.from_edge_index(SparseTensor())
+    assert graph.size == (5, 3)
+    assert graph.edge_index.tolist() == [[4, 1], [0, 2]]
+
+
+def test_scipy_rows_are_sources() -> None:
+    matrix = scipy.sparse.csr_array(([1.0, 1.0], ([0, 4], [2, 1])), shape=(5, 3))
+    graph = AttentionGraph.from_scipy(matrix)
+    assert graph.size == (5, 3)
+    assert graph.edge_index.tolist() == [[0, 4], [2, 1]]
+
+
+def test_networkx() -> None:
+    undirected = networkx.Graph([("a", "b"), ("b", "b")])
+    assert sorted(AttentionGraph.from_networkx(undirected).edge_index.t().tolist()) == [[0, 1], [1, 0], [1, 1]]
+    directed = networkx.MultiDiGraph([("a", "b"), ("a", "b")])
+    assert AttentionGraph.from_networkx(directed).edge_index.tolist() == [[0, 0], [1, 1]]
+    assert AttentionGraph.from_networkx(networkx.empty_graph(3)).size == (3, 3)
+
+
+def test_dense_rows_are_queries() -> None:
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    graph = AttentionGraph.from_dense(mask)
+    assert graph.size == (3, 2)
+    assert graph.edge_index.tolist() == [[0, 2], [0, 0]]
+
+
+def test_csr_is_copied() -> None:
+    ptr, index = torch.tensor([0, 2, 2]), torch.tensor([1, 0])
+    graph = AttentionGraph.from_csr(ptr, index, num_keys=2)
+    ptr.zero_(), index.zero_()
+    assert graph.edge_index.tolist() == [[1, 0], [0, 0]]
+
+
+# ------------------------------------------------------------------ union
+
+
+@given(st.lists(pair_lists(), min_size=1, max_size=5))
+def test_union_shifts_every_number(cases: list[tuple[tuple[int, int], list[tuple[int, int]]]]) -> None:
+    expected: list[list[int]] = []
+    keys = queries = 0
+    for (num_keys, num_queries), pairs in cases:
+        expected += [[key + keys, query + queries] for key, query in pairs]
+        keys, queries = keys + num_keys, queries + num_queries
+    union = AttentionGraph.union([build(*case) for case in cases])
+    assert union.size == (keys, queries)
+    assert union.edge_index.t().tolist() == expected
+    assert union == AttentionGraph.from_edge_index(union.edge_index, size=union.size)
+
+
+def test_union_keeps_relations_and_own_edges() -> None:
+    base = AttentionGraph.from_csr(torch.tensor([0, 2]), torch.tensor([0, 1]), 2, relation=torch.tensor([1, 0]))
+    graph = AttentionGraph(
+        base.by_query, 2, relation=base.relation, num_relations=3, own_edge=torch.tensor([-1, 0]), num_own_edges=4
+    )
+    union = AttentionGraph.union([graph, graph])
+    assert union.relation.tolist() == [1, 0, 1, 0]
+    assert union.own_edge.tolist() == [-1, 0, -1, 4]
+    assert (union.num_relations, union.num_own_edges) == (3, 8)
+
+
+# ------------------------------------------------------------------ refusals
+
+REFUSALS = {
+    "type": (lambda: AttentionGraph.from_edge_index([[0], [1]]), "edge_index must be a tensor [2, E], a PyG EdgeIndex"),
+    "shape": (
+        lambda: AttentionGraph.from_edge_index(EDGES.t()),
+        "edge_index must have shape [2, E]; got [5, 2]. Row 0",
+    ),
+    "dtype": (
+        lambda: AttentionGraph.from_edge_index(EDGES.float()),
+        "edge_index must have an integer dtype; got torch.fl",
+    ),
+    "too large": (
+        lambda: AttentionGraph.from_edge_index(EDGES, num_nodes=4),
+        "edge_index must hold ids in [0, 4); got 4 at edge 2. Correct",
+    ),
+    "too large for a side": (
+        lambda: AttentionGraph.from_edge_index(EDGES, size=(5, 2)),
+        "edge_index must hold ids in [0, 2); got 2 at edge 3.",
+    ),
+    "negative": (
+        lambda: AttentionGraph.from_edge_index(torch.tensor([[0, -1], [1, 1]]), num_nodes=2),
+        "edge_index must hold ids in [0, 2); got -1 at edge 1.",
+    ),
+    "both sizes": (
+        lambda: AttentionGraph.from_edge_index(EDGES, 5, size=(5, 3)),
+        "num_nodes and size must not both be",
+    ),
+    "size": (
+        lambda: AttentionGraph.from_edge_index(EDGES, size=(5,)),
+        "size must be two counts (num_keys, num_queries)",
+    ),
+    "num_nodes": (lambda: AttentionGraph.from_edge_index(EDGES, -1), "num_nodes must not be negative; got -1."),
+    "relation shape": (
+        lambda: AttentionGraph.from_edge_index(EDGES, relation=torch.zeros(4).long()),
+        "relation must have shape [E] = [5]; got [4].",
+    ),
+    "relation dtype": (
+        lambda: AttentionGraph.from_edge_index(EDGES, relation=torch.zeros(5)),
+        "relation must have an integer dtype; got torch.float32.",
+    ),
+    "relation range": (
+        lambda: AttentionGraph.from_edge_index(EDGES, relation=torch.arange(5), num_relations=4),
+        "relation must lie in [0, 4); got 4.",
+    ),
+    "relations alone": (lambda: AttentionGraph.from_edge_index(EDGES, num_relations=4), "num_relations must come with"),
+    "mask dtype": (lambda: AttentionGraph.from_dense(torch.ones(2, 2)), "mask must be boolean; got torch.float32."),
+    "mask rank": (lambda: AttentionGraph.from_dense(torch.ones(2).bool()), "mask must have shape [N, M]; got [2]."),
+    "csr offsets": (
+        lambda: AttentionGraph.from_csr(torch.tensor([0, 2, 1]), torch.tensor([0]), 1),
+        "query_ptr must rise from 0 to E = 1 without falling; got [0, 2, 1].",
+    ),
+    "csr keys": (
+        lambda: AttentionGraph.from_csr(torch.tensor([0, 1]), torch.tensor([3]), 2),
+        "key_index must lie in [0, 2); got 3.",
+    ),
+    "empty union": (lambda: AttentionGraph.union([]), "graphs must hold at least one graph; got none."),
+    "mixed union": (
+        lambda: AttentionGraph.union([random_graph(2, num_edges=1), random_graph(2, num_edges=1, num_relations=2)]),
+        "graphs must all carry relation or none; got 1 of 2.",
+    ),
+    "strange union": (lambda: AttentionGraph.union([EDGES]), "graphs must hold attention graphs only; got Tensor."),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str) -> None:
+    make, message = REFUSALS[name]
+    with pytest.raises(gf.GraphformerError, match=re.escape(message)):
+        make()
