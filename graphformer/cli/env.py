@@ -22,5 +22,11 @@ def run(words: list[str]) -> None:
 def _devices() -> dict[str, str]:
     import torch
 
+    from graphformer.kernels.api import BACKENDS
+
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"torch threads": str(torch.get_num_threads()), "CUDA devices": ", ".join(devices) or "none"}
+    return {
+        "torch threads": str(torch.get_num_threads()),
+        "CUDA devices": ", ".join(devices) or "none",
+        "backends": ", ".join(BACKENDS),
+    }

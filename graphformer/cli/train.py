@@ -6,7 +6,7 @@ from typing import Any
 
 from graphformer._checks import require
 from graphformer.cli.parser import new_parser, parse
-from graphformer.train.config import TrainConfig, config_from_mapping, read_mapping, recipe_mapping
+from graphformer.train.config import TrainConfig, config_from_mapping, read_config, read_mapping, recipe_mapping
 
 DESCRIPTION = """Train a graph transformer and measure it on the test split at its best validation epoch.
 The settings are, from weak to strong: the defaults below, the built-in recipe of the data set, --config, options."""
@@ -15,28 +15,43 @@ The settings are, from weak to strong: the defaults below, the built-in recipe o
 def run(words: list[str]) -> None:
     """Train with the settings of these words, and print what came out."""
     parser = new_parser("train", DESCRIPTION)
-    parser.add_argument("name", nargs="?", metavar="DATASET", help="logp (made in memory), or an OGB set: ogbg-molesol")
-    parser.add_argument("--config", type=str, default=None, help="YAML file with any of the settings below")
+    parser.add_argument(
+        "dataset", nargs="?", metavar="DATASET", help="logp, made in memory, or an OGB set: ogbg-molesol"
+    )
+    parser.add_argument("--config", type=str, default=None, help="YAML file with any of these settings")
     parser.add_argument("--resume", type=str, default=None, metavar="RUN", help="continue this run; stands alone")
-    parser.add_class_arguments(TrainConfig, as_group=False)
+    parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+    parser.add_class_arguments(TrainConfig, as_group=False, skip={"dataset", "download"})
     values = parse(parser, words)
     if values["resume"] is not None:
-        others = " ".join(word for word in words if word not in ("--resume", values["resume"]))
-        alone = len(words) == (1 if words[0].startswith("--resume=") else 2)
-        remedy = "A resumed run keeps its settings; leave out the rest."
-        require(alone, "train", "--resume", "stand alone", others, remedy)
-        from graphformer.train import resume
+        _tell(_resume(values["resume"], words))
+    else:
+        config = _config(values, words)
+        from graphformer.train import train
 
-        _tell(resume(values["resume"]))
-        return
-    written = read_mapping(values["config"]) if values["config"] else {}
-    dataset = values["name"] or (values["dataset"] if _gives(words, "dataset") else written.get("dataset", "logp"))
+        _tell(train(config))
+
+
+def _resume(run: str, words: list[str]) -> Any:
+    others = [word for word in words if word not in ("--resume", f"--resume={run}", run)]
+    remedy = "A resumed run keeps its settings; leave out the rest."
+    require(not others, "train", "--resume", "stand alone", " ".join(others), remedy)
+    from graphformer.train import resume
+
+    return resume(run)
+
+
+def _config(values: dict[str, Any], words: list[str]) -> TrainConfig:
+    """The settings of the recipe, of --config and of the options, the later over the earlier."""
+    written = {}
+    if values["config"]:
+        read_config(values["config"])  # its mistakes are told with its name
+        written = _flat(read_mapping(values["config"]))
     given = {name: value for name, value in _flat(values).items() if _gives(words, name)}
-    layers = (_flat(recipe_mapping(dataset)), _flat(written), given, {"dataset": dataset})
-    config = config_from_mapping(_nested({key: value for layer in layers for key, value in layer.items()}), "train")
-    from graphformer.train import train
-
-    _tell(train(config))
+    given.pop("config", None)
+    dataset = values["dataset"] or written.get("dataset", TrainConfig.dataset)
+    merged = {**_flat(recipe_mapping(dataset)), **written, **given, "dataset": dataset}
+    return config_from_mapping(_nested(merged), "the options of train")
 
 
 def _gives(words: list[str], name: str) -> bool:

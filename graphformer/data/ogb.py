@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -112,9 +113,8 @@ def _find(name: str, root: Path) -> Path:
 
 
 def _missing(folder: Path) -> list[str]:
-    needed = [_RELEASE]
-    if not (folder / _PROCESSED).exists():
-        needed += _RAW
+    # ogb downloads where a raw file is missing, even if the processed graphs are there.
+    needed = [_RELEASE, *_RAW]
     if not (folder / "split/scaffold/split_dict.pt").exists():
         needed += _SPLIT
     return [part for part in needed if not (folder / part).exists()]
@@ -137,7 +137,7 @@ def _read(name: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
             "ogb writes its processed graphs there: copy the data set to a folder of your own."
         )
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), _safe_classes():
+        with _silence(), _safe_classes():
             dataset = ogb_module("ogb.graphproppred").PygGraphPropPredDataset(name, root=str(folder.parent))
             return dataset, dataset.get_idx_split()
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes ogb, pandas or torch raise
@@ -146,6 +146,13 @@ def _read(name: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
             f"load: {name}'s files must be readable; got {type(error).__name__}: {str(error).splitlines()[0]} "
             f"while reading {where}. Remove {folder / 'processed'} and try again; if that fails, fetch the data anew."
         ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _safe_classes() -> Any:

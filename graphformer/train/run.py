@@ -20,6 +20,7 @@ from graphformer._checks import require_choice
 from graphformer._errors import RunError
 from graphformer.data import from_smiles_list, load
 from graphformer.data.task import GraphTask
+from graphformer.models import transform
 from graphformer.train.config import TrainConfig
 from graphformer.train.folder import RunFolder, read_checkpoint
 from graphformer.train.loaders import plain_loader, prepare, training_loader
@@ -93,6 +94,7 @@ def train(config: TrainConfig) -> RunResult:
         DataError: The data set cannot be had.
         KeyboardInterrupt: Ctrl-C; its message says how to go on.
     """
+    transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
     task = load(config.dataset, config.root, config.download)
     return _fit(config, task, RunFolder.create(config))
 
