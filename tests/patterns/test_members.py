@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pattern_cases import predicate
 from torch_geometric.data import Data
 
 from graphformer import GraphformerError
@@ -50,6 +51,7 @@ def test_formula(pattern, rule, nodes):
     num_keys, num_queries = nodes if isinstance(nodes, tuple) else (nodes, nodes)
     expected = by_formula(rule, num_queries, num_keys).view(num_queries, num_keys).bool()
     assert torch.equal(dense(pattern, nodes), expected)
+    assert torch.equal(predicate(pattern, nodes), expected)
 
 
 def test_causal_is_tril():
@@ -91,6 +93,7 @@ def floyd(seed, place, wanted, num_keys, num_queries):
 @pytest.mark.parametrize(("num_keys", "num_queries"), [(7, 7), (3, 5), (11, 4)])
 def test_random_draws_by_floyds_algorithm(num_keys, num_queries):
     mask = dense(Random(5, seed=3), (num_keys, num_queries))
+    assert torch.equal(predicate(Random(5, seed=3), (num_keys, num_queries)), mask)
     for place, row in enumerate(mask):
         assert set(row.nonzero().squeeze(1).tolist()) == floyd(3, place, min(5, num_keys), num_keys, num_queries)
 
@@ -135,6 +138,15 @@ def test_self_loops_are_added_where_there_is_none():
     assert graph.own_edge.tolist() == [-1, 2, 0, -1, 1, 4, -1, 3, -1]
 
 
+@pytest.mark.parametrize("self_loops", [False, True])
+def test_the_predicate_view_of_edges(self_loops):
+    expected = torch.zeros(5, 5, dtype=torch.bool)
+    expected[[1, 2, 0, 3], [0, 1, 2, 3]] = True
+    expected |= torch.eye(5).bool() & self_loops
+    assert torch.equal(predicate(Edges(self_loops=self_loops), example()), expected)
+    assert torch.equal(dense(Edges(self_loops=self_loops), example()), expected)
+
+
 def test_own_edges_follow_the_algebra():
     graph = (Global(1) | Edges()).on(example())
     assert graph.own_edge.tolist() == [
@@ -174,7 +186,9 @@ def test_hops_are_distances(k):
     generator = torch.Generator().manual_seed(k)
     edge_index = torch.randint(0, 30, (2, 40), generator=generator)
     expected = distances(edge_index, 30) <= k
-    assert torch.equal(dense(Hops(k), Data(edge_index=edge_index, num_nodes=30)), expected)
+    data = Data(edge_index=edge_index, num_nodes=30)
+    assert torch.equal(dense(Hops(k), data), expected)
+    assert torch.equal(predicate(Hops(k), data), expected)
 
 
 def test_one_hop_is_the_edges_and_the_loops():
