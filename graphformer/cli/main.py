@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"graphformer: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"error: {interrupt or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has left
         sys.stderr.close()

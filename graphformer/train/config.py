@@ -38,7 +38,7 @@ class TrainConfig:
     dataset: str = "logp"
     root: str = "dataset"
     download: bool = False
-    epochs: int = 40
+    epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -135,10 +135,8 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str) -> TrainConfig:
 
 
 def _check_keys(mapping: Any, kind: type, where: str, prefix: str) -> None:
-    got = type(mapping).__name__
-    require(
-        isinstance(mapping, Mapping), "config", prefix or where, "be a mapping of settings", got, "Write `key: value`."
-    )
+    is_mapping, what = isinstance(mapping, Mapping), prefix.rstrip(".") or where
+    require(is_mapping, "config", what, "be a mapping of settings", type(mapping).__name__, "Write `key: value`.")
     known = {entry.name: entry for entry in fields(kind)}
     for key, value in mapping.items():
         names = [prefix + name for name in known]

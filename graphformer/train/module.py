@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch_geometric.data import Data
 
 from graphformer.data.task import GraphTask, TaskType
-from graphformer.models import GraphTransformer
+from graphformer.models.graph_transformer import GraphTransformer
 from graphformer.train.config import TrainConfig
 
 
@@ -91,10 +91,11 @@ class GraphModule(LightningModule):
 
     def _loss(self, output: Tensor, y: Tensor) -> Tensor:
         known = ~y.isnan()
+        target = y.where(known, self.label_mean)  # a NaN would stay in the gradient, even times 0
         if self.facts.task_type == "regression":
-            each = (output - (y - self.label_mean) / self.label_scale).square()
+            each = (output - (target - self.label_mean) / self.label_scale).square()
         else:
-            each = functional.binary_cross_entropy_with_logits(output, y.nan_to_num(), reduction="none")
+            each = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
         return each.where(known, 0.0).sum() / known.sum().clamp(min=1)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from graphformer.train.folder import RunFolder, copy_checkpoint, read_checkpoint, write_checkpoint
+from graphformer.train.module import GraphModule
 
 
 class Record(Callback):
@@ -48,8 +49,9 @@ class Record(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row, then the checkpoints, each whole or not at all."""
+        assert isinstance(pl_module, GraphModule)
         now = time.perf_counter()
-        row = {"epoch": trainer.current_epoch + 1, **pl_module.epoch_metrics}
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, **pl_module.epoch_metrics}
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(now - self._started, 3)
         self._started = now

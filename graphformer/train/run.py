@@ -20,7 +20,7 @@ from graphformer._checks import require_choice
 from graphformer._errors import RunError
 from graphformer.data import from_smiles_list, load
 from graphformer.data.task import GraphTask
-from graphformer.models import transform
+from graphformer.models.graph_transformer import transform
 from graphformer.train.config import TrainConfig
 from graphformer.train.folder import RunFolder, read_checkpoint
 from graphformer.train.loaders import plain_loader, prepare, training_loader

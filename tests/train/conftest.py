@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from graphformer.data import edge_categories, from_smiles_list, node_categories
+from graphformer.data.task import GraphTask, rmse
+from graphformer.models.config import GraphTransformerConfig
+from graphformer.train import TrainConfig
+
+SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(C)C", "C1CCCCC1", "CCCl", "OCCO", "CC#N", "c1ccncc1O", "CCCCCCC"]
+LABELS = [-0.3, 2.1, -0.2, 0.3, 3.4, 1.4, -1.4, -0.3, 0.6, 4.7]
+
+
+@pytest.fixture(scope="session")
+def task() -> GraphTask:
+    graphs = from_smiles_list(SMILES, LABELS).samples
+    return GraphTask(
+        name="ten",
+        train=graphs,
+        valid=graphs[:6],
+        test=graphs[3:],
+        num_tasks=1,
+        task_type="regression",
+        metric="rmse",
+        higher_is_better=False,
+        node_categories=node_categories(),
+        edge_categories=edge_categories(),
+        measure=rmse,
+    )
+
+
+@pytest.fixture
+def loaded(task, monkeypatch) -> list[tuple]:
+    """`load` gives the ten molecules; the list tells what was asked of it."""
+    asked: list[tuple] = []
+
+    def load(*arguments):
+        asked.append(arguments)
+        return replace(task, name=arguments[0])
+
+    monkeypatch.setattr("graphformer.train.run.load", load)
+    return asked
+
+
+@pytest.fixture
+def small(tmp_path) -> TrainConfig:
+    model = GraphTransformerConfig(channels=16, layers=2, heads=2, walk_steps=4)
+    return TrainConfig(epochs=4, batch_size=4, seed=3, folder=str(tmp_path / "run"), model=model)

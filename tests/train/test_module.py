@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from graphformer.models import transform
+from graphformer.train.loaders import EpochShuffle
+from graphformer.train.module import GraphModule, TaskFacts, label_statistics
+
+
+def test_missing_labels_do_not_enter_the_statistics():
+    y = torch.tensor([[1.0, 7.0, 2.0], [3.0, torch.nan, 2.0], [8.0, 9.0, torch.nan]])
+    mean, scale = label_statistics(y)
+    assert mean.tolist() == [4.0, 8.0, 2.0]
+    assert scale.tolist() == pytest.approx([math.sqrt(26 / 3), 1.0, 1.0])
+
+
+@pytest.fixture
+def module(small, task):
+    made = GraphModule(small, TaskFacts.of(task), steps=20, measure=task.evaluate)
+    made.standardise(task.train)
+    return made
+
+
+def test_regression_is_learnt_in_standard_units_and_told_in_the_labels(module, task, small):
+    batch = Batch.from_data_list([transform(small.model)(graph) for graph in task.train])
+    mean = torch.cat([graph.y for graph in task.train]).mean()
+    assert module.label_mean.item() == pytest.approx(mean.item())
+    module.eval()
+    module.model.head[3].weight.data.zero_()
+    module.model.head[3].bias.data.fill_(2.0)
+    expected = module.label_mean + 2 * module.label_scale
+    assert module.predict_batch(batch)[:, 0].tolist() == pytest.approx([expected.item()] * 10)
+
+
+def test_the_regression_loss_leaves_out_missing_labels(module):
+    module.label_mean.fill_(1.0)
+    module.label_scale.fill_(2.0)
+    output = torch.tensor([[0.5], [3.0], [0.0]], requires_grad=True)
+    loss = module._loss(output, torch.tensor([[3.0], [torch.nan], [1.0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.125)
+    assert output.grad[1].item() == 0.0
+
+
+def test_the_classification_loss_leaves_out_missing_labels(small, task):
+    facts = replace(TaskFacts.of(task), task_type="binary classification", num_tasks=2)
+    module = GraphModule(small, facts)
+    output = torch.tensor([[0.0, 5.0], [2.0, -1.0]], requires_grad=True)
+    loss = module._loss(output, torch.tensor([[1.0, torch.nan], [torch.nan, 0.0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx((math.log(2) + math.log1p(math.exp(-1))) / 2)
+    assert output.grad[0, 1].item() == 0.0
+    assert module._loss(output.detach(), torch.full((2, 2), torch.nan)).item() == 0.0
+
+
+def test_the_learning_rate_rises_and_falls(module, small):
+    optimizer = module.configure_optimizers()
+    schedule = optimizer["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(20):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer["optimizer"].step()
+        schedule.step()
+    peak = small.learning_rate
+    assert rates[:3] == pytest.approx([peak / 2, peak, peak])
+    assert rates[11] == pytest.approx(peak / 2)
+    assert all(later < earlier for earlier, later in zip(rates[2:], rates[3:], strict=False))
+    assert schedule.get_last_lr()[0] == pytest.approx(0.0)
+
+
+def test_an_epoch_has_one_order_whatever_came_before():
+    fresh, used = EpochShuffle(50, seed=1), EpochShuffle(50, seed=1)
+    for epoch in range(3):
+        used.set_epoch(epoch)
+        list(used)
+    fresh.set_epoch(2)
+    assert list(fresh) == list(used)
+    assert list(EpochShuffle(50, seed=1)) != list(EpochShuffle(50, seed=2))
+    assert len(fresh) == 50
