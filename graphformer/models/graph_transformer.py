@@ -133,11 +133,13 @@ class GraphTransformer(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""
+        part: Any
         for part in (*self.blocks, *self.state_updates, self.norm, self.random_walk, self.laplacian):
             if part is not None:
                 part.reset_parameters()
-        self.head[0].reset_parameters()
-        self.head[3].reset_parameters()
+        for part in self.head:
+            if isinstance(part, Linear):
+                part.reset_parameters()
         for table in (*self.node_embeddings, self.degree_embedding):
             torch.nn.init.normal_(table.weight, std=(len(self.node_embeddings) + 1) ** -0.5)  # the sum has variance 1
 

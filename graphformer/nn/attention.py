@@ -11,7 +11,7 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense import Linear
 from torch_geometric.typing import OptTensor
 
-from graphformer._checks import require, require_choice
+from graphformer._checks import refuse, require, require_choice
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import Additive, attend, attention_weights
 
@@ -155,11 +155,9 @@ class GraphAttention(MessagePassing):
         key = self.lin_key(source).view(split)
         value = self.lin_value(source).view(split)
 
-        alpha = None
         unfused = self.explain is True or self._has_hooks()
-        if unfused or return_attention_weights is True:
-            alpha = attention_weights(query, key, graph, **terms)
-        if unfused:
+        alpha = attention_weights(query, key, graph, **terms) if unfused or return_attention_weights is True else None
+        if unfused and alpha is not None:
             out = self._send_messages(value, alpha, graph, terms.get("edge_attr"))
         else:
             dropout = self.dropout if self.training else 0.0
@@ -167,7 +165,7 @@ class GraphAttention(MessagePassing):
                 query, key, value, graph, **terms, edge_value=self.edge_value, dropout=dropout, backend=self.backend
             )
         out = self.lin_out(out.flatten(1))
-        if return_attention_weights is True:
+        if return_attention_weights is True and alpha is not None:
             return out, (self._in_flow(graph.edge_index), alpha)
         return out
 
@@ -187,30 +185,31 @@ class GraphAttention(MessagePassing):
     ) -> AttentionGraph:
         reverse = self.flow == "target_to_source"
         plain = isinstance(graph, Tensor) and graph.layout == torch.strided
-        require(
-            plain or not reverse,
-            _WHERE,
-            "graph",
-            'be an edge index where flow is "target_to_source"',
-            type(graph).__name__,
-            "An attention graph or a sparse adjacency says itself which side asks; use source_to_target.",
-        )
+        if reverse and not plain:
+            refuse(
+                _WHERE,
+                "graph",
+                'be an edge index where flow is "target_to_source"',
+                type(graph).__name__,
+                "An attention graph or a sparse adjacency says itself which side asks; use source_to_target.",
+            )
         found = (num_sources, num_targets)
         if size is not None:
             wanted = (size[1], size[0]) if reverse else (size[0], size[1])
-            require(wanted == found, _WHERE, "x", f"have {wanted} (source, target) rows", found, "Correct size or x.")
+            if wanted != found:
+                refuse(_WHERE, "x", f"have {wanted} (source, target) rows", found, "Correct size or x.")
         if not isinstance(graph, AttentionGraph):
             if reverse:
                 graph = graph.flip(0)
             graph = AttentionGraph.from_edge_index(graph, size=found if plain else None)
-        require(
-            graph.size == found,
-            _WHERE,
-            "graph",
-            f"have (keys, queries) = {found} like x",
-            graph.size,
-            "Give (x_source, x_target) for two node sets, and make the graph over the nodes that x holds.",
-        )
+        if graph.size != found:
+            refuse(
+                _WHERE,
+                "graph",
+                f"have (keys, queries) = {found} like x",
+                graph.size,
+                "Give (x_source, x_target) for two node sets, and make the graph over the nodes that x holds.",
+            )
         return graph
 
     def _read_terms(self, graph: AttentionGraph, edge_attr: Tensor | None) -> dict[str, Any]:
@@ -220,14 +219,14 @@ class GraphAttention(MessagePassing):
             "normalizer": self.normalizer,
         }
         if self.relation_bias is not None:
-            require(
-                graph.relation is not None and graph.num_relations <= self.relation_bias.shape[0],
-                _WHERE,
-                "graph",
-                f"carry at most num_relations = {self.num_relations} relations",
-                "none" if graph.relation is None else graph.num_relations,
-                "Make it with relation=, or change num_relations.",
-            )
+            if not (graph.relation is not None and graph.num_relations <= self.relation_bias.shape[0]):
+                refuse(
+                    _WHERE,
+                    "graph",
+                    f"carry at most num_relations = {self.num_relations} relations",
+                    "none" if graph.relation is None else graph.num_relations,
+                    "Make it with relation=, or change num_relations.",
+                )
             terms["relation_bias"] = self.relation_bias[: graph.num_relations]
         edge_attr = self._read_edge_attr(edge_attr)
         if edge_attr is not None:
@@ -236,34 +235,28 @@ class GraphAttention(MessagePassing):
 
     def _read_edge_attr(self, edge_attr: Tensor | None) -> Tensor | None:
         if edge_attr is None:
-            require(
-                self.edge_dim is None,
-                _WHERE,
-                "edge_attr",
-                f"be given where edge_dim = {self.edge_dim}",
-                None,
-                "Pass edge_attr=, one row of features per edge; values stored in a sparse adjacency are not read.",
-            )
+            if self.edge_dim is not None:
+                refuse(
+                    _WHERE,
+                    "edge_attr",
+                    f"be given where edge_dim = {self.edge_dim}",
+                    None,
+                    "Pass edge_attr=, one row of features per edge; values stored in a sparse adjacency are not read.",
+                )
             return None
         shape = list(edge_attr.shape)
-        require(
-            self.edge_dim is not None,
-            _WHERE,
-            "edge_attr",
-            "be None where edge_dim is None",
-            shape,
-            "Construct the layer with edge_dim=, the width of the features.",
-        )
+        if not (self.edge_dim is not None):
+            refuse(
+                _WHERE,
+                "edge_attr",
+                "be None where edge_dim is None",
+                shape,
+                "Construct the layer with edge_dim=, the width of the features.",
+            )
         if edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
-        require(
-            edge_attr.dim() == 2 and edge_attr.shape[1] == self.edge_dim,
-            _WHERE,
-            "edge_attr",
-            f"have shape [E, {self.edge_dim}]",
-            shape,
-            "Its width is edge_dim.",
-        )
+        if not (edge_attr.dim() == 2 and edge_attr.shape[1] == self.edge_dim):
+            refuse(_WHERE, "edge_attr", f"have shape [E, {self.edge_dim}]", shape, "Its width is edge_dim.")
         return edge_attr
 
     # ---------------------------------------------------------------- the unfused path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch_geometric.nn.norm import BatchNorm
@@ -86,6 +88,7 @@ class TransformerBlock(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""
+        part: Any
         for part in self.children():
             if not isinstance(part, torch.nn.Dropout):
                 part.reset_parameters()

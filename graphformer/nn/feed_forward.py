@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import Linear
 
 from graphformer._checks import require_choice
 
-_ACTIVATIONS = {"relu": torch.nn.functional.relu, "gelu": torch.nn.functional.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.nn.functional.relu,
+    "gelu": torch.nn.functional.gelu,
+}
+    "relu": torch.nn.functional.relu,
+    "gelu": torch.nn.functional.gelu,
+}
 
 
 class FeedForward(torch.nn.Module):

@@ -52,7 +52,7 @@ def draw(pattern: Pattern, nodes: Nodes, ax: Axes | None = None) -> Figure:
     ax.set_title(fill(repr(pattern), width=52), fontsize=12)
     ax.set_xlabel("key")
     ax.set_ylabel("query")
-    return ax.get_figure(root=True)  # type: ignore[return-value,call-arg]
+    return ax.get_figure(root=True)  # type: ignore[return-value]
 
 
 def _draw_cells(ax: Axes, terms: Sequence[Term], sets: NodeSets, num_relations: int) -> None:
@@ -144,7 +144,7 @@ def _rule(ax: Axes, shape: tuple[int, int], sets: NodeSets, grid: bool) -> None:
             MaxNLocator(nbins=min(max(count, 1), 11 if count < 10_000 else 6), integer=True, steps=[1, 2, 4, 5, 8, 10])
         )
         if grid:
-            axis.set_minor_locator(FixedLocator(np.arange(1, count) - 0.5))
+            axis.set_minor_locator(FixedLocator([i - 0.5 for i in range(1, count)]))
         for place in places if len(places) < 64 else ():
             line(place - 0.5, color="#8a8a8a", linewidth=0.8 if grid else 0.3)
     if grid:

@@ -96,12 +96,13 @@ def _read_call(node: ast.Call) -> Pattern:
 
 
 def _literal(node: ast.expr) -> int | bool | str | None:
-    negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
-    value = node.operand if negative else node  # type: ignore[attr-defined]
-    plain = isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, (int, str)))
-    if not plain or (negative and type(value.value) is not int):  # type: ignore[attr-defined]
-        raise InputError(
-            f"parse: arguments must be plain integers, booleans, strings or None; got {ast.unparse(node)!r}. "
-            "Write the value itself: nothing is computed here."
-        )
-    return -value.value if negative else value.value  # type: ignore[attr-defined]
+    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (int, str))):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        value = node.operand.value
+        if type(value) is int:
+            return -value
+    raise InputError(
+        f"parse: arguments must be plain integers, booleans, strings or None; got {ast.unparse(node)!r}. "
+        "Write the value itself: nothing is computed here."
+    )

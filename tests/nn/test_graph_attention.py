@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch_geometric import EdgeIndex
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.nn import GATv2Conv, GPSConv, HeteroConv, TransformerConv, to_hetero
@@ -401,8 +402,9 @@ def test_runs_in_gps_and_in_to_hetero():
 def test_compiled_equals_eager(given):
     torch._dynamo.reset()
     layer = GraphAttention(C, C_OUT, heads=H, edge_dim=F)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
-    for num_nodes, num_edges in ((N, 17), (9, 23)):
+    counter, programs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager"), []
+    compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
+    for num_nodes, num_edges in ((N, 17), (9, 23), (12, 41)):
         x = torch.randn(num_nodes, C, requires_grad=True)
         graph = some_edges(num_nodes, num_nodes, num_edges)
         if given == "graph":
@@ -411,6 +413,8 @@ def test_compiled_equals_eager(given):
         eager, traced = layer(x, graph, edge_attr), compiled(x, graph, edge_attr)
         close(traced, eager)
         close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in (traced, eager)))
+        programs.append(counter.frame_count)
+    assert programs[0] == programs[-1], "a new size made a new program"
 
 
 def test_autocast_runs_in_bfloat16():
