@@ -14,9 +14,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,
     "gelu": torch.nn.functional.gelu,
 }
-    "relu": torch.nn.functional.relu,
-    "gelu": torch.nn.functional.gelu,
-}
 
 
 class FeedForward(torch.nn.Module):
