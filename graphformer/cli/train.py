@@ -55,12 +55,16 @@ def _config(values: dict[str, Any], words: list[str]) -> TrainConfig:
 
 
 def _gives(words: list[str], name: str) -> bool:
-    return any(word == f"--{name}" or word.startswith(f"--{name}=") for word in words)
+    """Whether the words hold the option, or the one of its group (`--model` gives all of `--model.*`)."""
+    options = {word.partition("=")[0] for word in words}
+    return f"--{name}" in options or f"--{name.partition('.')[0]}" in options
 
 
 def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
+        if key == "__path__":  # jsonargparse's note of the file that `--model FILE` read
+            continue
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return flat
 
@@ -82,7 +86,7 @@ def _tell(result: Any) -> None:
         f" (valid {result.valid:.4f})"
     )
     if result.baseline is not None:
-        ratio = result.baseline / result.test
+        ratio = result.baseline / result.test if result.test else float("inf")
         print(f"predicting the training mean: test {result.metric} {result.baseline:.4f}, {ratio:.1f} times as much")
     print(f"{result.parameters:,} parameters, {result.seconds:.0f} s of training, seed {result.seed}")
     print(f"run folder: {result.folder}")

@@ -136,14 +136,15 @@ def _read(name: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
             f"load: {folder.absolute()} must be writable; got a read-only folder. "
             "ogb writes its processed graphs there: copy the data set to a folder of your own."
         )
+    loader = ogb_module("ogb.graphproppred").PygGraphPropPredDataset
     try:
         with _silence(), _safe_classes():
-            dataset = ogb_module("ogb.graphproppred").PygGraphPropPredDataset(name, root=str(folder.parent))
+            dataset = loader(name, root=str(folder.parent))
             return dataset, dataset.get_idx_split()
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes ogb, pandas or torch raise
         where = folder / (_PROCESSED if (folder / _PROCESSED).exists() else "raw")
         raise DataError(
-            f"load: {name}'s files must be readable; got {type(error).__name__}: {str(error).splitlines()[0]} "
+            f"load: {name}'s files must be readable; got {type(error).__name__}: {' '.join(str(error).split())[:200]} "
             f"while reading {where}. Remove {folder / 'processed'} and try again; if that fails, fetch the data anew."
         ) from error
 

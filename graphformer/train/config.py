@@ -46,7 +46,7 @@ class TrainConfig:
     gradient_clip: float = 1.0
     seed: int = 0
     num_workers: int = 0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     folder: str | None = None
     model: GraphTransformerConfig = field(default_factory=GraphTransformerConfig)
 
@@ -63,8 +63,7 @@ class TrainConfig:
         require(
             0 <= self.warmup < 1, "TrainConfig", "warmup", "lie in [0, 1)", self.warmup, "Pass a share of the steps."
         )
-        kinds = ("32-true", "bf16-mixed", "16-mixed")
-        require_choice(self.precision, kinds, "TrainConfig", "precision")
+        require_choice(self.precision, ("32-true", "bf16-mixed"), "TrainConfig", "precision")
 
 
 def recipe(dataset: str) -> TrainConfig:

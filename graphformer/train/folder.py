@@ -46,11 +46,16 @@ class RunFolder:
     @classmethod
     def create(cls, config: TrainConfig) -> RunFolder:
         """A new folder with the run's settings and versions in it; an existing run is never written over."""
-        path = _claim(Path(config.folder)) if config.folder else _claim_next(Path("runs"), config.dataset)
-        folder = cls(path)
-        folder.best.parent.mkdir()
-        write_config(config, folder.config)
-        folder.versions.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+        try:
+            path = _claim(Path(config.folder)) if config.folder else _claim_next(Path("runs"), config.dataset)
+            folder = cls(path)
+            folder.best.parent.mkdir()
+            write_config(config, folder.config)
+            folder.versions.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise RunError(
+                f"train: folder must be one that can be written; got {error}. Pass another --folder."
+            ) from error
         return folder
 
     @classmethod

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch_geometric.data import Data
 
+from graphformer._checks import require
+from graphformer._errors import RunError
 from graphformer.data.task import GraphTask, TaskType
 from graphformer.models.graph_transformer import GraphTransformer
 from graphformer.train.config import TrainConfig
@@ -106,6 +108,9 @@ class GraphModule(LightningModule):
         """Measure the whole validation split, and close the epoch's account."""
         assert self.measure is not None
         y_true, y_pred = (torch.cat(part) for part in zip(*self._validated, strict=True))
+        epoch = self.current_epoch + 1
+        finite, remedy = bool(y_pred.isfinite().all()), "Lower --learning_rate or set --gradient_clip."
+        require(finite, "train", "predictions", "be finite", f"NaN or infinity in epoch {epoch}", remedy, RunError)
         train_loss = float(torch.stack(self._losses).mean())
         self.epoch_metrics = {"train_loss": train_loss, f"valid_{self.facts.metric}": self.measure(y_true, y_pred)}
         self.log_dict(self.epoch_metrics, prog_bar=True, batch_size=len(y_true))

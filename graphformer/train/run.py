@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -175,17 +176,16 @@ def _fit(config: TrainConfig, task: GraphTask, folder: RunFolder) -> RunResult:
         with _quiet():
             splits = {split: prepare(getattr(task, split), config, split) for split in SPLITS}
             batches = training_loader(splits["train"], config)
-            seed_everything(config.seed, verbose=False)
+            torch.manual_seed(config.seed)
             module = GraphModule(config, facts, steps=config.epochs * len(batches), measure=task.evaluate)
             module.standardise(splits["train"])
             checkpoint = str(folder.last) if folder.last.exists() else None
             _run_trainer(_trainer(config, record), module, batches, plain_loader(splits["valid"], config), checkpoint)
             return _finish(config, task, folder, record, splits)
     except KeyboardInterrupt:
-        done = len(record.rows)
-        raise KeyboardInterrupt(
-            f"interrupted after {done} of {config.epochs} epochs; go on with: graphformer train --resume {folder.path}"
-        ) from None
+        how = f"graphformer train --resume {shlex.quote(str(folder.path))}"
+        done = f" after {len(record.rows)} of {config.epochs} epochs" if record.rows else ""
+        raise KeyboardInterrupt(f"interrupted{done}; go on with: {how}") from None
 
 
 def _finish(

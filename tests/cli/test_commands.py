@@ -71,7 +71,10 @@ def test_settings_come_from_defaults_recipe_file_and_options_in_this_order(asked
     assert main(["train", "ogbg-mollipo"]) == 0
     assert main(["train", "--config", "c.yaml", "--seed", "9", "--model.heads", "4", "--download"]) == 0
     assert main(["train", "logp", "--config", "c.yaml"]) == 0
-    recipe, merged, other = seen
+    (tmp_path / "model.yaml").write_text("layers: 7\n")
+    assert main(["train", "ogbg-mollipo", "--model", "model.yaml"]) == 0
+    recipe, merged, other, grouped = seen
+    assert grouped.model.layers == 7
     assert (recipe.dataset, recipe.epochs, recipe.batch_size, recipe.model.layers) == ("ogbg-mollipo", 11, 12, 2)
     assert (merged.dataset, merged.epochs, merged.batch_size, merged.seed) == ("ogbg-mollipo", 11, 13, 9)
     assert (merged.model.layers, merged.model.channels, merged.model.heads) == (2, 24, 4)
@@ -89,7 +92,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(asked, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(GraphModule, "training_step", stop)
         assert main(["train", "--epochs=1", *TINY]) == 130
-    hint = "error: interrupted after 0 of 1 epochs; go on with: graphformer train --resume runs/logp-1"
+    hint = "error: interrupted; go on with: graphformer train --resume runs/logp-1"
     assert capsys.readouterr().err.splitlines()[-1] == hint
     assert main(["train", "--resume", "runs/logp-1"]) == 0
     assert "run folder: runs/logp-1" in capsys.readouterr().out

@@ -65,7 +65,7 @@ def test_a_missing_file_is_told(tmp_path):
         ("num_workers", -1, "be at least 0"),
         ("learning_rate", 0.0, "be positive"),
         ("warmup", 1.0, r"lie in \[0, 1\)"),
-        ("precision", "8-bit", "be one of 32-true, bf16-mixed, 16-mixed"),
+        ("precision", "8-bit", "be one of 32-true, bf16-mixed"),
     ],
 )
 def test_values_that_no_run_can_have_are_refused(setting, value, rule):

@@ -145,11 +145,43 @@ def test_a_run_interrupted_in_its_first_epoch_starts_anew(loaded, small, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(GraphModule, "training_step", stop)
-        with pytest.raises(KeyboardInterrupt, match="after 0 of 4 epochs"):
+        with pytest.raises(KeyboardInterrupt, match="interrupted; go on with: graphformer train --resume"):
             train(small)
     with pytest.raises(RunError, match=r"best.ckpt must be a checkpoint; got no such file. Finish the first epoch"):
         predict(small.folder, ["CC"])
     assert len(rows_of(resume(small.folder).folder)) == 4
+
+
+def test_a_run_interrupted_while_it_is_measured_goes_on_there(loaded, small, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graphformer.train.run._measure", stop)
+        with pytest.raises(KeyboardInterrupt, match="after 4 of 4 epochs"):
+            train(small)
+    result = resume(small.folder)
+    assert [row["epoch"] for row in rows_of(small.folder)] == ["1", "2", "3", "4"]
+    assert evaluate(small.folder).value == result.test
+
+
+def test_a_diverged_run_is_told(loaded, small, monkeypatch):
+    predictions = GraphModule.predict_batch
+    monkeypatch.setattr(GraphModule, "predict_batch", lambda self, batch: predictions(self, batch) / 0)
+    with pytest.raises(
+        RunError, match="train: predictions must be finite; got NaN or infinity in epoch 1. Lower --learn"
+    ):
+        train(small)
+
+
+def test_workers_change_nothing(loaded, small, tmp_path):
+    alone = train(replace(small, epochs=1))
+    helped = train(replace(small, epochs=1, num_workers=1, folder=str(tmp_path / "helped")))
+    assert helped.test == alone.test
+
+
+def test_half_precision_trains(loaded, small):
+    assert train(replace(small, epochs=1, precision="bf16-mixed")).test > 0
 
 
 def test_a_finished_run_is_not_resumed(finished):
@@ -162,6 +194,14 @@ def test_a_folder_with_something_in_it_is_refused(loaded, small):
     (Path(small.folder) / "mine.txt").write_text("keep me")
     with pytest.raises(RunError, match="train: folder must be new or empty; got .*--resume"):
         train(small)
+
+
+def test_a_folder_that_cannot_be_made_is_told(loaded, small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        RunError, match="train: folder must be one that can be written; got .*Not a directory.*--folder"
+    ):
+        train(replace(small, folder=str(tmp_path / "file" / "run")))
 
 
 def test_default_folders_count_up(small, monkeypatch, tmp_path):
