@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -79,18 +79,6 @@ def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) ->
             )
         _download(name, folder)
     dataset, split = _read(name, folder)
-    with redirect_stdout(io.StringIO()):
-        evaluator = ogb_module("ogb.graphproppred").Evaluator(name)
-
-    def measure(y_true: Tensor, y_pred: Tensor) -> float:
-        try:
-            return float(evaluator.eval({"y_true": y_true, "y_pred": y_pred})[evaluator.eval_metric])
-        except (RuntimeError, ValueError) as error:  # ROC-AUC of labels that are all alike, predictions that are NaN
-            raise DataError(
-                f"evaluate: {name}'s labels and predictions must have a {evaluator.eval_metric}; "
-                f"got {error} Check for NaN predictions and for labels of one class."
-            ) from error
-
     parts = {part: [_with_float_labels(dataset[int(i)]) for i in split[part]] for part in ("train", "valid", "test")}
     return GraphTask(
         name=name,
@@ -100,9 +88,25 @@ def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) ->
         higher_is_better=dataset.eval_metric != "rmse",
         node_categories=node_categories(),
         edge_categories=edge_categories(),
-        measure=measure,
+        measure=_official_measure(name),
         **parts,
     )
+
+
+def _official_measure(name: str) -> Callable[[Tensor, Tensor], float]:
+    evaluator = ogb_module("ogb.graphproppred").Evaluator(name)
+    metric = evaluator.eval_metric
+
+    def measure(y_true: Tensor, y_pred: Tensor) -> float:
+        try:
+            return float(evaluator.eval({"y_true": y_true, "y_pred": y_pred})[metric])
+        except (RuntimeError, ValueError) as error:  # labels that are all alike, predictions that are NaN
+            raise DataError(
+                f"evaluate: {name}'s labels and predictions must have a {metric}; got {error} "
+                "Check for NaN predictions and for labels of one class."
+            ) from error
+
+    return measure
 
 
 def _find(name: str, root: Path) -> Path:

@@ -27,5 +27,5 @@ def draw_curve(rows: Sequence[dict[str, float]], metric: str, best_epoch: int, p
     (loss,) = left.plot(epochs, [row["train_loss"] for row in rows], color="tab:gray", label="training loss")
     (valid,) = right.plot(epochs, [row[metric] for row in rows], color="tab:blue", label=metric.replace("_", " "))
     mark = right.axvline(best_epoch, color="tab:orange", linestyle="--", label=f"best epoch: {best_epoch}")
-    left.legend(handles=[loss, valid, mark], loc="best")
+    figure.legend(handles=[loss, valid, mark], loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
