@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import warnings
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,27 +13,11 @@ from torch import Tensor
 from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
 from graphformer.graphs import AttentionGraph
-from graphformer.kernels import checks, formula
+from graphformer.kernels import checks, formula, native, reference
 from graphformer.kernels.ops import attend_op
-from graphformer.kernels.problem import Additive, Options, Rows, ScoreFunction, Tensors
+from graphformer.kernels.problem import Additive, Case, Options, Rows, ScoreFunction, Tensors
 
-BACKENDS = ("reference",)  # in the order in which "auto" tries them
-
-
-class Case(NamedTuple):
-    """What a backend is asked to do, for `why_not` and error messages."""
-
-    score: str
-    normalizer: str
-    dtype: torch.dtype
-    device: torch.device
-    num_queries: int
-    num_keys: int
-    num_edges: int
-    heads: int
-    width: int
-    terms: tuple[str, ...]
-    dropout: float
+BACKENDS = {"native": native, "reference": reference}  # in the order in which "auto" tries them
 
 
 def attend(
@@ -96,8 +82,9 @@ def attend(
         BackendError: The named backend cannot run this case; the message gives its reasons.
 
     Notes:
-        Differentiable in every floating tensor, twice where torch.compile is not involved. Memory is O(E H) beside the
-        inputs and outputs; `[E, H, D]` is never held. Under autocast, query, key and value are cast to its dtype.
+        Differentiable in every floating tensor. Memory is O(E H) beside the inputs and outputs; `[E, H, D]` is held
+        only by second derivatives, which exist outside of torch.compile and torch.func. Under autocast, query, key and
+        value are cast to its dtype. A score of -inf removes its pair.
 
     Example:
         >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2], [0, 0, 1]]), num_nodes=3)
@@ -105,32 +92,32 @@ def attend(
         >>> attend(torch.zeros(3, 1, 1), x, x, graph).flatten()  # the mean of 1 and 3; 5; no keys
         tensor([2., 5., 0.])
     """
-    where = "attend"
-    checks.check_graph(graph, where)
-    checks.check_score(score, where)
-    query, key, value = _autocast(query, key, value)
-    bias, edge_attr = _by_edge(bias, edge_attr, query, graph, where)
-    tensors = Tensors(
-        query,
-        key,
-        value,
-        _weight(score),
-        bias,
-        relation_bias,
-        relation_key,
-        relation_value,
-        edge_attr,
-        edge_key,
-        edge_value,
+    tensors, options = _problem(
+        "attend",
+        graph,
+        {"query": query, "key": key, "value": value},
+        score=score,
+        normalizer=normalizer,
+        bias=bias,
+        relation_bias=relation_bias,
+        relation_key=relation_key,
+        relation_value=relation_value,
+        edge_attr=edge_attr,
+        edge_key=edge_key,
+        edge_value=edge_value,
+        scale=scale,
+        dropout=dropout,
+        seed=seed,
     )
-    options = _options(score, normalizer, scale, dropout, seed, query, where)
-    checks.check_tensors(tensors, graph, where)
-    checks.check_options(options, where)
     name = _choose(_case(tensors, graph, options), backend)
-    rows = Rows(*graph.by_query, graph.relation)
     if callable(options.score):
         with torch.autocast(query.device.type, enabled=False):
-            return formula.attend(tensors, rows, options)
+            return formula.attend(tensors, Rows(*graph.by_query, graph.relation), options)
+    # The reference has no use for the keys' rows.
+    wants_keys = (
+        name != "reference" and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    )
+    rows = Rows(*graph.by_query, graph.relation, *(graph.by_key if wants_keys else ()))
     return attend_op(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
     )[0]
@@ -177,22 +164,24 @@ def attention_weights(
         tensor([[0.2689],
                 [0.7311]])
     """
-    where = "attention_weights"
-    checks.check_graph(graph, where)
-    checks.check_score(score, where)
-    query, key = _autocast(query, key)
-    bias, edge_attr = _by_edge(bias, edge_attr, query, graph, where)
-    tensors = Tensors(
-        query, key, None, _weight(score), bias, relation_bias, relation_key, None, edge_attr, edge_key, None
+    tensors, options = _problem(
+        "attention_weights",
+        graph,
+        {"query": query, "key": key},
+        score=score,
+        normalizer=normalizer,
+        bias=bias,
+        relation_bias=relation_bias,
+        relation_key=relation_key,
+        edge_attr=edge_attr,
+        edge_key=edge_key,
+        scale=scale,
     )
-    options = _options(score, normalizer, scale, 0.0, None, query, where)
-    checks.check_tensors(tensors, graph, where)
-    checks.check_options(options, where)
     with torch.autocast(query.device.type, enabled=False):
         return formula.weights(tensors, Rows(*graph.by_query, graph.relation), options)
 
 
-def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **arguments: object) -> str:
+def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **arguments: Any) -> str:
     """Which backends could run this call of :func:`attend`, and which one "auto" takes.
 
     Args:
@@ -200,32 +189,23 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         key: As in :func:`attend`.
         value: As in :func:`attend`.
         graph: As in :func:`attend`.
-        **arguments: The other arguments of :func:`attend`.
+        **arguments: The other arguments of :func:`attend`, without `backend`.
+
+    Raises:
+        InputError: As :func:`attend` would.
 
     Example:
         >>> graph = AttentionGraph.from_dense(torch.ones(2, 3).bool())
         >>> print(explain(torch.ones(2, 1, 4), torch.ones(3, 1, 4), torch.ones(3, 1, 4), graph))
         dot score, softmax, float32 on cpu: 2 queries, 3 keys, 6 edges, 1 head of width 4
-        reference: runs (chosen by "auto")
+        native: runs (chosen by "auto")
+        reference: runs
     """
-    score = arguments.get("score", "dot")
-    checks.check_score(score, "explain")
-    terms = tuple(name for name in Tensors._fields[4:] if arguments.get(name) is not None)
-    case = Case(
-        _score_name(score),
-        str(arguments.get("normalizer", "softmax")),
-        query.dtype,
-        query.device,
-        *(graph.num_queries, graph.num_keys, graph.num_edges, query.shape[1], query.shape[2]),
-        terms,
-        float(arguments.get("dropout", 0.0)),  # type: ignore[arg-type]
-    )
-    lines = [_describe(case)]
-    chosen = None
+    tensors, options = _problem("explain", graph, {"query": query, "key": key, "value": value}, **arguments)
+    case = _case(tensors, graph, options)
+    lines, chosen = [_describe(case)], _choose(case, "auto")
     for name in BACKENDS:
         reasons = why_not(name, case)
-        if not reasons and chosen is None:
-            chosen = name
         verdict = f"cannot: {'; '.join(reasons)}" if reasons else "runs"
         lines.append(f"{name}: {verdict}" + (' (chosen by "auto")' if name == chosen else ""))
     return "\n".join(lines)
@@ -234,11 +214,13 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
 def why_not(backend: str, case: Case) -> list[str]:
     """The reasons why a backend cannot run a case; none means that it can."""
     require_choice(backend, BACKENDS, "attend", "backend")
-    return []  # the reference runs everything
+    return BACKENDS[backend].why_not(case)
 
 
 def _choose(case: Case, backend: str) -> str:
     if backend == "auto":
+        if native.LIBRARY is None and case.device.type == "cpu":
+            _warn_that_native_is_missing()
         return next(name for name in BACKENDS if not why_not(name, case))
     require_choice(backend, ("auto", *BACKENDS), "attend", "backend")
     reasons = why_not(backend, case)
@@ -252,6 +234,15 @@ def _choose(case: Case, backend: str) -> str:
             BackendError,
         )
     return backend
+
+
+@cache
+def _warn_that_native_is_missing() -> None:
+    warnings.warn(
+        "graphformer: its C++ library is not built, attention on the CPU takes the slower reference backend. "
+        "Reinstall with a C++ compiler at hand, or name backend='reference' to say that this is meant.",
+        stacklevel=4,
+    )
 
 
 def _case(tensors: Tensors, graph: AttentionGraph, options: Options) -> Case:
@@ -281,29 +272,33 @@ def _describe(case: Case) -> str:
     )
 
 
-def _score_name(score: object) -> str:
-    if isinstance(score, Additive):
-        return score.activation
-    return score if isinstance(score, str) else "custom"
-
-
-def _weight(score: object) -> Tensor | None:
-    return score.weight if isinstance(score, Additive) else None
-
-
-def _options(
-    score: str | Additive | ScoreFunction,
-    normalizer: str,
-    scale: float | None,
-    dropout: float,
-    seed: int | Tensor | None,
-    query: Tensor,
+def _problem(
     where: str,
-) -> Options:
+    graph: AttentionGraph,
+    nodes: dict[str, Tensor],
+    *,
+    score: str | Additive | ScoreFunction = "dot",
+    normalizer: str = "softmax",
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    **terms: Tensor | None,
+) -> tuple[Tensors, Options]:
+    """The call's tensors and options, checked."""
+    checks.check_graph(graph, where)
+    checks.check_score(score, where)
     score = Additive() if score == "additive" else score
+    weight = score.weight if isinstance(score, Additive) else None
+    checks.check_types({**nodes, "weight": weight, **terms}, where)
+    query, key, *value = _autocast(*nodes.values())
+    terms["bias"], terms["edge_attr"] = _by_edge(terms.get("bias"), terms.get("edge_attr"), query, graph, where)
+    tensors = Tensors(query, key, value[0] if value else None, weight, **terms)
+    checks.check_tensors(tensors, graph, where)
+
     kind = score.activation if isinstance(score, Additive) else score
-    slope = score.negative_slope if isinstance(score, Additive) else 0.0
-    if not (scale is None or kind == "dot"):
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[2])
+    elif kind != "dot":
         refuse(
             where,
             "scale",
@@ -311,14 +306,16 @@ def _options(
             scale,
             "Scale the query, or the weight of the additive score.",
         )
-    if scale is None:
-        scale = 1 / math.sqrt(max(query.shape[-1], 1))
-    return Options(kind, slope, normalizer, float(scale), dropout, checks.as_seed(seed, dropout, query.device, where))
+    checks.check_scale(scale, where)
+    slope = score.negative_slope if isinstance(score, Additive) else 0.0
+    options = Options(kind, slope, normalizer, float(scale), dropout, None)
+    checks.check_options(options, where)
+    return tensors, options._replace(seed=checks.as_seed(seed, dropout, query.device, where))
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"
-    if not torch.is_autocast_enabled(device):
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
@@ -328,7 +325,7 @@ def _by_edge(
     bias: Tensor | None, edge_attr: Tensor | None, query: Tensor, graph: AttentionGraph, where: str
 ) -> tuple[Tensor | None, Tensor | None]:
     """A bias for every head, and edge features for every pair."""
-    if bias is not None and bias.dim() == 1 and isinstance(query, Tensor) and query.dim() == 3:
+    if bias is not None and bias.dim() == 1 and query.dim() == 3:
         bias = bias.unsqueeze(1).expand(-1, query.shape[1])
     own_edge = graph.own_edge
     if edge_attr is None or own_edge is None:

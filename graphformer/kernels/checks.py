@@ -26,10 +26,22 @@ def check_graph(graph: object, where: str) -> None:
         )
 
 
+def check_types(named: dict[str, object], where: str) -> None:
+    """Refuse what is no dense tensor; None is left to the signature, but for query, key and value."""
+    for name, tensor in named.items():
+        if tensor is None and name not in ("query", "key", "value"):
+            continue
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            got = f"a {tensor.layout} tensor" if isinstance(tensor, Tensor) else type(tensor).__name__
+            refuse(where, name, "be a dense tensor", got, "Convert it with torch.as_tensor, or .to_dense().")
+
+
 def check_score(score: object, where: str) -> None:
     """Refuse a score that is no known name, no Additive and no function."""
     if isinstance(score, Additive):
         require_choice(score.activation, ACTIVATIONS, where, "activation of the additive score")
+        if not _is_number(score.negative_slope):
+            refuse(where, "negative_slope", "be a number", repr(score.negative_slope), "The default is 0.2.")
         return
     if callable(score):
         return
@@ -72,8 +84,18 @@ def check_tensors(tensors: Tensors, graph: AttentionGraph, where: str) -> None:
 def check_options(options: Options, where: str) -> None:
     """Refuse options out of range."""
     require_choice(options.normalizer, NORMALIZERS, where, "normalizer")
-    if not (0 <= options.dropout < 1):
+    if not (_is_number(options.dropout) and 0 <= options.dropout < 1):
         refuse(where, "dropout", "lie in [0, 1)", options.dropout, "Pass the probability to drop.")
+
+
+def check_scale(scale: object, where: str) -> None:
+    """Refuse a scale that is not a plain number."""
+    if not _is_number(scale):
+        refuse(where, "scale", "be a number", type(scale).__name__, "Multiply the query by a scale that is learned.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_nodes(tensors: Tensors, graph: AttentionGraph, where: str) -> None:
@@ -188,19 +210,18 @@ def _check_kind(tensor: Tensor, name: str, query: Tensor, graph: AttentionGraph,
 
 
 def as_seed(seed: int | Tensor | None, dropout: float, device: torch.device, where: str) -> Tensor | None:
-    """The dropout seed as an int64 scalar; drawn from torch's generator where none is given."""
+    """The dropout seed as an int64 scalar, drawn from torch's generator where none is given; None without dropout."""
+    if isinstance(seed, Tensor):
+        if seed.dim() != 0 or seed.dtype != torch.int64:
+            got = f"{list(seed.shape)}, {seed.dtype}"
+            refuse(where, "seed", "be an integer or an int64 tensor of shape []", got, "Pass a plain int.")
+    elif seed is not None:
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            refuse(where, "seed", "be an integer or an int64 tensor of shape []", repr(seed), "Pass a plain int.")
+        if not -(2**63) <= seed < 2**63:
+            refuse(where, "seed", "fit 64 bits, sign included", seed, "Pass a smaller integer.")
     if dropout == 0:
         return None
     if seed is None:
         return torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=device)
-    if isinstance(seed, Tensor):
-        if not (seed.dim() == 0 and seed.dtype == torch.int64):
-            refuse(
-                where,
-                "seed",
-                "be an integer or an int64 tensor of shape []",
-                f"{list(seed.shape)}, {seed.dtype}",
-                "Pass a plain int.",
-            )
-        return seed.to(device)
-    return torch.tensor(seed, dtype=torch.int64, device=device)
+    return torch.as_tensor(seed, dtype=torch.int64, device=device)

@@ -2,7 +2,8 @@
 
 The functions work on any run of pairs. `attend` and `weights` below apply them to a whole graph, in chunks that are
 recomputed in the backward pass, and serve the cases that no fused backend takes: a user's own score function,
-attention weights, and second derivatives.
+attention weights, and second derivatives. (Derivatives of those, and programs of torch.compile, are not chunked: they
+hold [E, H, D].)
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 from torch.utils.checkpoint import checkpoint
 
+from graphformer._checks import refuse
 from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.problem import Options, Pairs, Rows, Tensors, all_pairs, chunks
 from graphformer.kernels.segments import segment_max, segment_sum
 
-# Elements of the largest temporary of one chunk, about 2 MB of float32: stays in a core's cache.
+# Elements of the largest temporary of one chunk: on a CPU about 2 MB of float32, which stay in a core's cache; on other
+# devices enough to keep them busy.
 CHUNK_ELEMENTS = 2**19
+CHUNK_ELEMENTS_ELSEWHERE = 2**24
 
 
 def chunk_edges(tensors: Tensors) -> int:
     """Pairs in one chunk, so that [e, H, D] stays near CHUNK_ELEMENTS."""
     _, heads, width = tensors.query.shape
     value_width = 0 if tensors.value is None else tensors.value.shape[2]
-    return max(1, CHUNK_ELEMENTS // (heads * max(width, value_width)))
+    elements = CHUNK_ELEMENTS if tensors.query.device.type == "cpu" else CHUNK_ELEMENTS_ELSEWHERE
+    return max(1, elements // max(1, heads * max(width, value_width)))
 
 
 def gather(source: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
@@ -54,10 +59,25 @@ def _pair_side(
     if table is not None and pairs.relation is not None:
         total = total + gather(table, pairs.relation, dtype)
     if edge_map is not None and tensors.edge_attr is not None:
-        attr = gather(tensors.edge_attr, pairs.edge_id, dtype)
-        total = total + (attr @ edge_map.to(dtype).flatten(1)).unflatten(1, edge_map.shape[1:])
-    # A removed pair must not multiply: 0 * NaN is NaN.
+        total = total + torch.einsum("ehf,fhd->ehd", pair_features(tensors, pairs, removed), edge_map.to(dtype))
+    return without(total, removed)
+
+
+def without(total: Tensor, removed: Tensor | None) -> Tensor:
+    """`total` [e, H, ...] with zeros where a pair is removed: it must not multiply, since 0 * NaN is NaN."""
     return total if removed is None else total.masked_fill(removed.unsqueeze(2), 0)
+
+
+def pair_features(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tensor:
+    """a(e) for each head, zero where removed. Shape `[e, H, F]`."""
+    assert tensors.edge_attr is not None
+    attr = gather(tensors.edge_attr, pairs.edge_id, tensors.compute_dtype)
+    return without(attr.unsqueeze(1).expand(-1, tensors.query.shape[1], -1), removed)
+
+
+def pair_queries(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tensor:
+    """q[i], zero where removed. Shape `[e, H, D]`."""
+    return without(gather(tensors.query, pairs.query_index, tensors.compute_dtype), removed)
 
 
 def pair_keys(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tensor:
@@ -80,10 +100,10 @@ def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
     """The score of each pair, -inf where it is removed. Shape `[e, H]`."""
     bias = score_bias(tensors, pairs)
     removed = None if bias is None else bias == -torch.inf
-    query = gather(tensors.query, pairs.query_index, tensors.compute_dtype)
+    query = pair_queries(tensors, pairs, removed)
     key = pair_keys(tensors, pairs, removed)
     if callable(options.score):
-        score = options.score(query, key)
+        score = checked_score(options.score(query, key), query)
     elif options.score == "dot":
         score = (query * key).sum(2) * options.scale
     else:
@@ -92,6 +112,15 @@ def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
     if bias is None or removed is None:
         return score
     return score.masked_fill(removed, 0) + bias
+
+
+def checked_score(score: object, query: Tensor) -> Tensor:
+    """What a user's own score function returned, if it is one number a pair and head."""
+    if not isinstance(score, Tensor) or score.shape != query.shape[:2] or not score.is_floating_point():
+        got = f"{list(score.shape)}, {score.dtype}" if isinstance(score, Tensor) else type(score).__name__
+        wanted = f"return a floating tensor [e, H] = {list(query.shape[:2])}"
+        refuse("attend", "score", wanted, got, "Reduce the last axis of query and key, for example with .sum(2).")
+    return score.to(query.dtype)
 
 
 def row_statistic(score: Tensor, query_index: Tensor, num_rows: int, normalizer: str) -> Tensor:
@@ -125,7 +154,7 @@ def pair_dropout(alpha: Tensor, pairs: Pairs, options: Options) -> Tensor:
     """P: alpha after dropout."""
     if options.dropout == 0 or options.seed is None:
         return alpha
-    return alpha * keep_scale(pairs.edge_id, alpha.shape[1], options.dropout, options.seed).to(alpha.dtype)
+    return alpha * keep_scale(pairs.edge_id, alpha.shape[1], options.dropout, options.seed, alpha.dtype)
 
 
 def attend(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
@@ -142,11 +171,13 @@ def attend(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
     def messages(weight: Tensor, part: Pairs, removed: Tensor) -> Tensor:
         return weight.unsqueeze(2) * pair_values(tensors, part, removed)
 
-    has_bias = tensors.bias is not None or tensors.relation_bias is not None
-    removed = score.detach() == -torch.inf if has_bias else None
+    may_remove = tensors.bias is not None or tensors.relation_bias is not None or callable(options.score)
+    removed = score.detach() == -torch.inf if may_remove else None
     for where, part in _parts(tensors, rows):
         arguments = (weight[where], part, None if removed is None else removed[where])
-        out = out.index_add(0, part.query_index, _recomputed(messages, tensors, rows, *arguments))
+        found = _recomputed(messages, tensors, rows, *arguments)
+        # Unlike index_add_, scatter_add_ does not keep its source for the backward pass.
+        out.scatter_add_(0, part.query_index[:, None, None].expand_as(found), found)
     return out.to(tensors.query.dtype)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer.kernels import formula, reference
+from graphformer.kernels import formula, native, reference
 from graphformer.kernels.problem import Options, Rows, Tensors
 
 _NUM_TENSORS = len(Tensors._fields)
-_BACKENDS = {"reference": reference}
+_NUM_SAVED = _NUM_TENSORS + len(Rows._fields) + 1  # and the seed: everything before the plain options
+_BACKENDS = {"native": native, "reference": reference}
 
 
 @torch.library.custom_op("graphformer::attend", mutates_args=())
@@ -36,6 +37,9 @@ def attend_op(
     key_index: Tensor,
     edge_id: Tensor | None,
     relation: Tensor | None,
+    key_ptr: Tensor | None,
+    query_index: Tensor | None,
+    key_edge_id: Tensor | None,
     seed: Tensor | None,
     score: str,
     negative_slope: float,
@@ -48,7 +52,7 @@ def attend_op(
     tensors = Tensors(
         query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
     )
-    rows = Rows(query_ptr, key_index, edge_id, relation)
+    rows = Rows(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id)
     options = Options(score, negative_slope, normalizer, scale, dropout, seed)
     with torch.autocast(query.device.type, enabled=False):
         return _BACKENDS[backend].forward(tensors, rows, options)
@@ -68,6 +72,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("graphformer::attend_backward", mutates_args=())
 def attend_backward_op(
     grad_out: Tensor,
+    out: Tensor,
     statistic: Tensor,
     query: Tensor,
     key: Tensor,
@@ -84,6 +89,9 @@ def attend_backward_op(
     key_index: Tensor,
     edge_id: Tensor | None,
     relation: Tensor | None,
+    key_ptr: Tensor | None,
+    query_index: Tensor | None,
+    key_edge_id: Tensor | None,
     seed: Tensor | None,
     score: str,
     negative_slope: float,
@@ -97,16 +105,16 @@ def attend_backward_op(
     tensors = Tensors(
         query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
     )
-    rows = Rows(query_ptr, key_index, edge_id, relation)
+    rows = Rows(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id)
     options = Options(score, negative_slope, normalizer, scale, dropout, seed)
     with torch.autocast(query.device.type, enabled=False):
-        grads = _BACKENDS[backend].backward(grad_out, tensors, rows, options, statistic, Tensors(*needs))  # type: ignore[arg-type]
+        grads = _BACKENDS[backend].backward(grad_out, out, statistic, tensors, rows, options, Tensors(*needs))  # type: ignore[arg-type]
     return [grad for grad in grads if grad is not None]
 
 
 @attend_backward_op.register_fake
 def _(*arguments: Any) -> list[Tensor]:
-    tensors, needs = arguments[2 : 2 + _NUM_TENSORS], arguments[-1]
+    tensors, needs = arguments[3 : 3 + _NUM_TENSORS], arguments[-1]
     return [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
         for tensor, need in zip(tensors, needs, strict=True)
@@ -115,25 +123,24 @@ def _(*arguments: Any) -> list[Tensor]:
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    # tensors, then ptr, index, id, relation, seed: everything before the plain options
-    saved = inputs[: _NUM_TENSORS + 5]
-    ctx.options = inputs[_NUM_TENSORS + 5 :]
+    saved = inputs[:_NUM_SAVED]
+    ctx.options = inputs[_NUM_SAVED:]
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1].detach(), *saved)
+    ctx.save_for_backward(*output, *saved)
 
 
 def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    statistic, *saved = ctx.saved_tensors
+    out, statistic, *saved = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:_NUM_TENSORS])
-    grads = iter(attend_backward_op(grad_out, statistic, *saved, *ctx.options, needs) if any(needs) else ())
+    grads = iter(attend_backward_op(grad_out, out, statistic, *saved, *ctx.options, needs) if any(needs) else ())
     by_field = [next(grads) if need else None for need in needs]
-    return (*by_field, *[None] * (5 + len(ctx.options)))
+    return (*by_field, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options)))
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.options = inputs[2 + _NUM_TENSORS + 5 : -1]
+    ctx.options = inputs[3 + _NUM_SAVED : -1]
     ctx.needs = inputs[-1]
-    ctx.save_for_backward(inputs[0], *inputs[2 : 2 + _NUM_TENSORS + 5])
+    ctx.save_for_backward(inputs[0], *inputs[3 : 3 + _NUM_SAVED])
 
 
 def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
@@ -144,9 +151,9 @@ def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any
     with torch.enable_grad(), torch.autocast(grad_out.device.type, enabled=False):
         variables = [_variable(t, keep_graph) for t in (grad_out, *saved[:_NUM_TENSORS])]
         grad_out, *by_field = variables
-        ptr, index, edge_id, relation, seed = saved[_NUM_TENSORS:]
+        *rows, seed = saved[_NUM_TENSORS:]
         options = Options(score, slope, normalizer, scale, dropout, seed)
-        out = formula.attend(Tensors(*by_field), Rows(ptr, index, edge_id, relation), options)  # type: ignore[arg-type]
+        out = formula.attend(Tensors(*by_field), Rows(*rows), options)  # type: ignore[arg-type]
         asked = [v for v, need in zip(by_field, ctx.needs, strict=True) if v is not None and need]
         grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
         known = [(g, gg) for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad and gg is not None]
@@ -156,14 +163,17 @@ def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any
         )
     found = iter(second)
     first, *rest = [None if v is None else next(found) for v in variables]
-    return (first, None, *rest, *[None] * (5 + len(ctx.options) + 1))
+    return (first, None, None, *rest, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options) + 1))
 
 
 def _variable(tensor: Tensor | None, keep_graph: bool) -> Tensor | None:
-    """The tensor itself where its own graph continues, else a leaf in its place."""
-    if tensor is None or (keep_graph and tensor.requires_grad):
-        return tensor
-    return tensor.detach().requires_grad_()
+    """A tensor of its own for each argument, connected to the argument's graph where that continues.
+
+    Arguments may come from one another (self-attention), and a gradient for one must not run through the others.
+    """
+    if tensor is None:
+        return None
+    return tensor.view_as(tensor) if keep_graph and tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 attend_op.register_autograd(_backward, setup_context=_save_forward)

@@ -61,13 +61,32 @@ class Tensors(NamedTuple):
         return torch.promote_types(self.query.dtype, torch.float32)
 
 
+class Case(NamedTuple):
+    """What a backend is asked to do, for `why_not` and error messages."""
+
+    score: str
+    normalizer: str
+    dtype: torch.dtype
+    device: torch.device
+    num_queries: int
+    num_keys: int
+    num_edges: int
+    heads: int
+    width: int
+    terms: tuple[str, ...]
+    dropout: float
+
+
 class Rows(NamedTuple):
-    """The pairs grouped by query, as a kernel sees them."""
+    """The pairs grouped by query, and by key where gradients are asked for, as a kernel sees them."""
 
     ptr: Tensor  # [N + 1] int64
     key_index: Tensor  # [E] int32 or int64
     edge_id: Tensor | None  # [E] int32 or int64; None where the id is the position
     relation: Tensor | None  # [E] int32 or int64, by edge id
+    key_ptr: Tensor | None = None  # [M + 1] int64
+    query_index: Tensor | None = None  # [E] as key_index
+    key_edge_id: Tensor | None = None  # [E] as edge_id
 
 
 class Options(NamedTuple):

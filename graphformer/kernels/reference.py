@@ -1,7 +1,7 @@
 """The `reference` backend: readable torch on any device, in chunks of pairs, with the gradients written out.
 
 Memory beside inputs and outputs is a few numbers an edge and head, and chunks of [e, H, D]. The letters follow
-DESIGN.md section 6.
+DESIGN.md section 6. On CUDA its sums are deterministic where `torch.use_deterministic_algorithms(True)` asks for it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ from torch import Tensor
 
 from graphformer.kernels import formula
 from graphformer.kernels.dropout import keep_scale
-from graphformer.kernels.problem import Options, Pairs, Rows, Tensors, all_pairs, chunks
+from graphformer.kernels.problem import Case, Options, Pairs, Rows, Tensors, all_pairs, chunks
 from graphformer.kernels.segments import add_rows, segment_sum
+
+
+def why_not(case: Case) -> list[str]:
+    """The reasons why this backend cannot run a case: there are none."""
+    return []
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
@@ -32,16 +37,23 @@ def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Ten
 
 
 def backward(
-    grad_out: Tensor, tensors: Tensors, rows: Rows, options: Options, statistic: Tensor, needs: Tensors
+    grad_out: Tensor,
+    out: Tensor,
+    statistic: Tensor,
+    tensors: Tensors,
+    rows: Rows,
+    options: Options,
+    needs: Tensors,
 ) -> Tensors:
     """The gradients that `needs` asks for (None for the others), each in its tensor's dtype.
 
     Args:
         grad_out: Shape `[N, H, Dv]`.
+        out: As :func:`forward` returned it.
+        statistic: As :func:`forward` returned it.
         tensors: As given to :func:`forward`.
         rows: As given to :func:`forward`.
         options: As given to :func:`forward`.
-        statistic: As :func:`forward` returned it.
         needs: One truth value for each field.
     """
     grads = _Gradients(tensors, needs)
@@ -55,7 +67,7 @@ def backward(
         grad_alpha[where] = (grad_message * formula.pair_values(tensors, pairs, _part(removed, where))).sum(2)
         weight = alpha[where]
         if options.dropout > 0 and options.seed is not None:
-            keep = keep_scale(pairs.edge_id, score.shape[1], options.dropout, options.seed).to(score.dtype)
+            keep = keep_scale(pairs.edge_id, score.shape[1], options.dropout, options.seed, score.dtype)
             grad_alpha[where] *= keep
             weight = weight * keep
         grads.add_values(pairs, weight.unsqueeze(2) * grad_message, _part(removed, where))
@@ -141,18 +153,14 @@ class _Gradients:
             total.bias.index_add_(0, pairs.edge_id, grad)
         if total.relation_bias is not None and pairs.relation is not None:
             total.relation_bias.index_add_(0, pairs.relation, grad)
-        query = formula.gather(tensors.query, pairs.query_index, grad.dtype)
+        query = formula.pair_queries(tensors, pairs, removed)
         key = formula.pair_keys(tensors, pairs, removed)
         if options.score == "dot":
             step = (grad * options.scale).unsqueeze(2)
             grad_query, grad_key = step * key, step * query
         else:
-            inner = query + key
-            inner = inner if removed is None else inner.masked_fill(removed.unsqueeze(2), 0)
-            grad_query = grad_key = self._additive(inner, grad, options)
+            grad_query = grad_key = self._additive(query + key, grad, options)
         if total.query is not None:
-            if removed is not None:
-                grad_query = grad_query.masked_fill(removed.unsqueeze(2), 0)
             add_rows(total.query, grad_query, pairs.query_index)
         self._add_side(pairs, grad_key, removed, total.key, total.relation_key, total.edge_key, tensors.edge_key)
 
@@ -181,14 +189,12 @@ class _Gradients:
         grad_attr = self.total.edge_attr if edge_weight is not None else None
         if rows is None and table is None and edge_map is None and grad_attr is None:
             return
-        if removed is not None:
-            grad = grad.masked_fill(removed.unsqueeze(2), 0)
+        grad = formula.without(grad, removed)
         if rows is not None:
             rows.index_add_(0, pairs.key_index, grad)
         if table is not None and pairs.relation is not None:
             table.index_add_(0, pairs.relation, grad)
         if edge_map is not None and self.tensors.edge_attr is not None:
-            attr = formula.gather(self.tensors.edge_attr, pairs.edge_id, grad.dtype)
-            edge_map.add_((attr.t() @ grad.flatten(1)).unflatten(1, edge_map.shape[1:]))
+            edge_map.add_(torch.einsum("ehf,ehd->fhd", formula.pair_features(self.tensors, pairs, removed), grad))
         if grad_attr is not None and edge_weight is not None:
             grad_attr.index_add_(0, pairs.edge_id, grad.flatten(1) @ edge_weight.to(grad.dtype).flatten(1).t())

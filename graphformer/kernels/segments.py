@@ -22,7 +22,7 @@ def torch_scatter() -> ModuleType | None:
 def add_rows(total: Tensor, source: Tensor, index: Tensor) -> None:
     """Add each row of `source` [e, ...] to the row of `total` that `index` [e], ascending, names; in place."""
     package = torch_scatter()
-    if package is None or index.numel() == 0:
+    if package is None or index.numel() == 0 or source.is_cuda:  # counting rows there would wait for the device
         total.index_add_(0, index, source)
         return
     # A segmented sum writes each row once, where a scatter would write it once a pair.

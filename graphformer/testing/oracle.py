@@ -43,6 +43,11 @@ def attend_row_by_row(
     scale = 1 / math.sqrt(width) if scale is None else scale
     sources, targets = graph.edge_index.tolist()
     relations = graph.relation.tolist() if graph.relation is not None else None
+    if edge_attr is not None and graph.own_edge is not None:
+        zeros = edge_attr.new_zeros(edge_attr.shape[1])
+        features = [zeros if own < 0 else edge_attr[own] for own in graph.own_edge.tolist()]
+    else:
+        features = [] if edge_attr is None else list(edge_attr)
     zero = query.new_zeros(value.shape[2])
     rows = []
     for i in range(graph.num_queries):
@@ -61,10 +66,10 @@ def attend_row_by_row(
                     k = k + relation_key[relations[e], h]
                 if relations is not None and relation_value is not None:
                     v = v + relation_value[relations[e], h]
-                if edge_attr is not None and edge_key is not None:
-                    k = k + edge_attr[e] @ edge_key[:, h]
-                if edge_attr is not None and edge_value is not None:
-                    v = v + edge_attr[e] @ edge_value[:, h]
+                if features and edge_key is not None:
+                    k = k + features[e] @ edge_key[:, h]
+                if features and edge_value is not None:
+                    v = v + features[e] @ edge_value[:, h]
                 scores.append(_score(score, query[i, h], k, h, scale) + extra)
                 values.append(v)
             if not scores:

@@ -8,12 +8,14 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 import graphformer as gf
 from graphformer.kernels import formula, segments
 from graphformer.testing import DEGENERATE_GRAPHS, assert_close, assert_matches_oracle, random_graph
 
 N, M, H, D, DV, E, R, F = 5, 7, 3, 4, 2, 29, 4, 6
+BACKENDS = ["reference", "native"]
 SCORES = {
     "dot": lambda weight: "dot",
     "gatv2": lambda weight: gf.Additive(weight),
@@ -57,13 +59,27 @@ def _sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         pytest.skip("torch-scatter is not installed")
 
 
+def backend_for(score: str, backend: str) -> str:
+    """The backend, or "auto" for a score function of a user's own, which only the formula takes."""
+    return "auto" if score == "own" else backend
+
+
 @pytest.mark.usefixtures("_chunking", "_sums")
 @pytest.mark.parametrize("normalizer", ["softmax", "relu", "sigmoid"])
 @pytest.mark.parametrize("score", SCORES)
-def test_all_terms_at_once(score: str, normalizer: str) -> None:
+def test_all_terms_at_once_in_the_reference(score: str, normalizer: str) -> None:
     graph = random_graph(N, M, num_edges=E, num_relations=R)
-    weight = torch.randn(H, D, dtype=torch.float64)
-    assert_matches_oracle(*nodes(graph), graph, score=SCORES[score](weight), normalizer=normalizer, **extras())
+    terms = extras() | {"score": SCORES[score](torch.randn(H, D, dtype=torch.float64)), "normalizer": normalizer}
+    assert_matches_oracle(*nodes(graph), graph, backend=backend_for(score, "reference"), **terms)
+
+
+@pytest.mark.parametrize("num_edges", [E, 700])  # within one block of edges, and over several
+@pytest.mark.parametrize("normalizer", ["softmax", "relu", "sigmoid"])
+@pytest.mark.parametrize("score", ["dot", "gatv2", "bahdanau", "gat"])
+def test_all_terms_at_once_in_native(score: str, normalizer: str, num_edges: int) -> None:
+    graph = random_graph(N, M, num_edges=num_edges, num_relations=R)
+    terms = extras(num_edges=num_edges) | {"score": SCORES[score](torch.randn(H, D, dtype=torch.float64))}
+    assert_matches_oracle(*nodes(graph), graph, backend="native", normalizer=normalizer, **terms)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -81,38 +97,62 @@ def test_all_terms_at_once(score: str, normalizer: str) -> None:
     ],
     ids="+".join,
 )
-def test_each_term_alone(score: str, terms: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_term_alone(backend: str, score: str, terms: tuple[str, ...]) -> None:
     graph = random_graph(N, M, num_edges=E, num_relations=R, seed=1)
     weight = torch.randn(H, D, dtype=torch.float64)
     chosen = {name: tensor for name, tensor in extras().items() if name in terms}
+    chosen["backend"] = backend_for(score, backend)
     assert_matches_oracle(*nodes(graph), graph, score=SCORES[score](weight), **chosen)
 
 
 @pytest.mark.parametrize("name", DEGENERATE_GRAPHS)
 @pytest.mark.parametrize("score", ["dot", "gatv2", "own"])
-def test_degenerate_graphs(name: str, score: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_degenerate_graphs(backend: str, name: str, score: str) -> None:
     size, pairs = DEGENERATE_GRAPHS[name]
     edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t()
     relation = torch.arange(len(pairs)) % R
     graph = gf.AttentionGraph.from_edge_index(edge_index, size=size, relation=relation, num_relations=R)
     weight = torch.randn(H, D, dtype=torch.float64)
-    assert_matches_oracle(*nodes(graph), graph, score=SCORES[score](weight), **extras(num_edges=len(pairs)))
+    assert_matches_oracle(
+        *nodes(graph),
+        graph,
+        score=SCORES[score](weight),
+        backend=backend_for(score, backend),
+        **extras(num_edges=len(pairs)),
+    )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("width", [1, 3, 80])
 @pytest.mark.parametrize("heads", [1, 5])
-def test_widths(width: int, heads: int) -> None:
+def test_widths(width: int, heads: int, backend: str) -> None:
     graph = random_graph(6, 4, num_edges=13)
     assert_matches_oracle(
-        torch.randn(6, heads, width), torch.randn(4, heads, width), torch.randn(4, heads, width + 2), graph
+        torch.randn(6, heads, width),
+        torch.randn(4, heads, width),
+        torch.randn(4, heads, width + 2),
+        graph,
+        backend=backend,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [8, 16, 32, 64, 128])
+def test_the_widths_that_native_knows(width: int, dtype: torch.dtype) -> None:
+    """Half the head's scale, so that 128 terms of a score stay of order one."""
+    graph = random_graph(6, 4, num_edges=150)
+    q, k, v = (torch.randn(n, 3, width).div(2).to(dtype) for n in (6, 4, 4))
+    assert_matches_oracle(q, k, v, graph, backend="native")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("normalizer", ["softmax", "sigmoid"])
-def test_dtypes(dtype: torch.dtype, normalizer: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dtypes(backend: str, dtype: torch.dtype, normalizer: str) -> None:
     graph = random_graph(N, M, num_edges=E, num_relations=R)
-    assert_matches_oracle(*nodes(graph, dtype), graph, normalizer=normalizer, **extras(dtype))
+    assert_matches_oracle(*nodes(graph, dtype), graph, normalizer=normalizer, backend=backend, **extras(dtype))
 
 
 def test_terms_may_be_wider_than_the_query() -> None:
@@ -122,10 +162,11 @@ def test_terms_may_be_wider_than_the_query() -> None:
     assert out.dtype == torch.bfloat16
 
 
-def test_strided_inputs() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strided_inputs(backend: str) -> None:
     graph = random_graph(N, num_edges=E)
     packed = torch.randn(N, 3, D, H, dtype=torch.float64).transpose(2, 3)
-    assert_matches_oracle(*packed.unbind(1), graph, bias=torch.randn(E, dtype=torch.float64))
+    assert_matches_oracle(*packed.unbind(1), graph, bias=torch.randn(E, dtype=torch.float64), backend=backend)
 
 
 def test_masked_scaled_dot_product_attention() -> None:
@@ -226,6 +267,20 @@ def test_second_derivatives_leave_no_graph_behind() -> None:
     assert x.grad.grad_fn is None
 
 
+def test_second_derivatives_are_the_same_with_a_graph_kept_for_more() -> None:
+    """Query, key and value come from one tensor: the paths to it must be counted once each."""
+    graph = random_graph(3, num_edges=6)
+    x = torch.randn(3, 1, 2, dtype=torch.float64, requires_grad=True)
+    second = []
+    for keep in (False, True):
+        value = gf.attend(x, 2 * x, x.sin(), graph).square().sum()
+        (first,) = torch.autograd.grad(value, x, create_graph=True)
+        second.append(torch.autograd.grad(first.square().sum(), x, create_graph=keep)[0])
+    assert_close(second[1], second[0])
+    third = torch.autograd.grad(second[1].sum(), x)[0]
+    assert bool((third != 0).any())
+
+
 def test_chunks_are_really_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest temporary is a chunk, not [E, H, D], in the forward and in the backward pass."""
     sizes: list[int] = []
@@ -240,18 +295,21 @@ def test_chunks_are_really_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formula, "CHUNK_ELEMENTS", 11 * H * D)
     graph = random_graph(N, M, num_edges=E)
     q, k, v = nodes(graph)
-    gf.attend(q.requires_grad_(), k, v, graph).sum().backward()
+    gf.attend(q.requires_grad_(), k, v, graph, backend="reference").sum().backward()
     assert sizes == [11, 11, 7] * 3  # scores forward, scores again, their gradients
 
 
-def test_peak_memory_does_not_grow_with_the_width() -> None:
+@pytest.mark.parametrize("score", ["dot", "gatv2", "own"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_peak_memory_does_not_grow_with_the_width(score: str, backend: str) -> None:
     """Between two widths, the extra memory of a pass grows by node tensors only, never by [E, D]."""
 
     def extra(width: int) -> int:
         graph = random_graph(64, num_edges=40_000)
         x = torch.randn(64, 1, width, requires_grad=True)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            gf.attend(x, x, x, graph).sum().backward()
+            chosen = SCORES[score](torch.ones(1, width))
+            gf.attend(x, x, x, graph, score=chosen, backend=backend_for(score, backend)).sum().backward()
         live = peak = 0
         for event in profile.profiler.kineto_results.events():
             if event.name() == "[memory]":
@@ -264,11 +322,12 @@ def test_peak_memory_does_not_grow_with_the_width() -> None:
 
 
 @pytest.mark.parametrize("scores", ["huge", "equal", "zero"])
-def test_extreme_scores_are_finite(scores: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_extreme_scores_are_finite(backend: str, scores: str) -> None:
     graph = random_graph(N, M, num_edges=E)
     q, k, v = nodes(graph, torch.float32)
     q = {"huge": q * 1e4, "equal": torch.ones_like(q), "zero": torch.zeros_like(q)}[scores]
-    out = gf.attend(q, k, v, graph, scale=1.0)
+    out = gf.attend(q, k, v, graph, scale=1.0, backend=backend)
     assert bool(out.isfinite().all())
 
 
@@ -311,6 +370,41 @@ def test_autocast_casts_the_nodes() -> None:
         out = gf.attend(q, k, v, graph, **terms)
     assert out.dtype == torch.bfloat16
     assert_close(out, gf.attend(*(t.bfloat16() for t in (q, k, v)), graph, **terms))
+
+
+def test_autocast_leaves_float64_and_the_inside_of_a_call_alone() -> None:
+    graph = random_graph(N, M, num_edges=E)
+    seen = []
+
+    def score(query: Tensor, key: Tensor) -> Tensor:
+        seen.append((query.dtype, torch.is_autocast_enabled("cpu")))
+        return (query * key).sum(2)
+
+    q, k, v = nodes(graph)
+    maps = {name: extras()[name] for name in ("edge_attr", "edge_key", "edge_value")}
+    plain = [t.float().requires_grad_() for t in (q, k, v)]
+    maps = {name: t.float().requires_grad_() for name, t in maps.items()}
+    out = gf.attend(*plain, graph, **maps)
+    expected = torch.autograd.grad(out.sin().sum(), [*plain, *maps.values()], retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert gf.attend(q, k, v, graph).dtype == torch.float64
+        assert gf.attend(q.float(), k.float(), v.float(), graph, score=score).dtype == torch.bfloat16
+        actual = torch.autograd.grad(out.sin().sum(), [*plain, *maps.values()])
+    assert set(seen) == {(torch.float32, False)}
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_own_edges_through_the_algebra_and_unions(backend: str) -> None:
+    """A pattern's own edges, with duplicates, relations and a union, against the oracle, which spreads them by hand."""
+    edge_index = torch.tensor([[0, 2, 2, 1], [1, 0, 0, 2]])
+    pattern = gf.patterns.Edges().as_relation(1) + gf.patterns.Window(1).as_relation(0)
+    parts = [pattern.on(Data(num_nodes=n, edge_index=edge_index)) for n in (3, 4)]
+    graph = gf.AttentionGraph.union(parts)
+    terms = extras() | {"relation_bias": torch.randn(2, H).double(), "edge_attr": torch.randn(8, F).double()}
+    kept = {name: terms[name] for name in ("relation_bias", "edge_attr", "edge_key", "edge_value")}
+    assert_matches_oracle(*nodes(graph), graph, backend=backend, **kept)
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -11,8 +12,10 @@ import torch._dynamo.testing
 from torch import Tensor
 
 import graphformer as gf
+from graphformer.kernels import api, native
 from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.ops import attend_backward_op, attend_op
+from graphformer.kernels.problem import Case, Tensors
 from graphformer.testing import assert_close, assert_matches_oracle, random_graph
 
 N, M, H, D, E = 5, 7, 2, 3, 24
@@ -24,34 +27,51 @@ def nodes(graph: gf.AttentionGraph, dtype: torch.dtype = torch.float64) -> list[
     return [torch.randn(n, H, D, dtype=dtype).requires_grad_() for n in sizes]
 
 
+SCORES_AND_BACKENDS = [
+    pytest.param(score, backend, id=f"{name}-{backend}")
+    for name, score in (("dot", "dot"), ("gatv2", gf.Additive(torch.ones(H, D).double())))
+    for backend in ("reference", "native")
+] + [pytest.param(lambda q, k: (q * k).sum(2), "auto", id="own")]
+
+
 # ------------------------------------------------------------------ removal
 
 
 @pytest.mark.parametrize("normalizer", ["softmax", "relu", "sigmoid"])
-@pytest.mark.parametrize("score", ["dot", gf.Additive(), lambda q, k: (q * k).sum(2)], ids=["dot", "gat", "own"])
-def test_a_bias_of_minus_infinity_removes_the_pair(normalizer: str, score: object) -> None:
+@pytest.mark.parametrize(("score", "backend"), SCORES_AND_BACKENDS)
+def test_a_bias_of_minus_infinity_removes_the_pair(normalizer: str, score: object, backend: str) -> None:
     graph = random_graph(N, M, num_edges=E)
     bias = torch.randn(E, H, dtype=torch.float64)
     bias[::3, 0] = -INF
     bias[:, 1] = -INF  # every row of head 1 is empty
     q, k, v = nodes(graph)
-    assert_matches_oracle(q.detach(), k.detach(), v.detach(), graph, normalizer=normalizer, score=score, bias=bias)
-    out = gf.attend(q, k, v, graph, normalizer=normalizer, score=score, bias=bias)
+    terms = {"normalizer": normalizer, "score": score, "bias": bias, "backend": backend}
+    assert_matches_oracle(q.detach(), k.detach(), v.detach(), graph, **terms)
+    out = gf.attend(q, k, v, graph, **terms)
     assert bool((out[:, 1] == 0).all())
 
 
 @pytest.mark.parametrize("poison", [NAN, INF])
-@pytest.mark.parametrize("score", ["dot", gf.Additive(torch.ones(H, D).double()), lambda q, k: (q * k).sum(2)])
-def test_a_removed_pair_lets_nothing_through(score: object, poison: float) -> None:
+@pytest.mark.parametrize(("score", "backend"), SCORES_AND_BACKENDS)
+def test_a_removed_pair_lets_nothing_through(score: object, backend: str, poison: float) -> None:
     """Key 0 and its value hold NaN or infinity; every pair with it is removed; nothing must notice, in either pass."""
     graph = random_graph(N, M, num_edges=E)
     bias = torch.randn(E, H, dtype=torch.float64)
-    bias[graph.edge_index[0] == 0] = -INF
-    clean = nodes(graph)
+    removed = graph.edge_index[0] == 0
+    bias[removed] = -INF
+    maps = [torch.randn(2, H, D, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    clean = [*nodes(graph), torch.randn(E, 2, dtype=torch.float64), *maps]
     dirty = [t.detach().clone() for t in clean]
-    dirty[1][0] = dirty[2][0] = poison
+    dirty[1][0] = dirty[2][0] = dirty[3][removed] = poison
+    clean[3].requires_grad_()
     dirty = [t.requires_grad_() for t in dirty]
-    expected, actual = (gf.attend(*t, graph, score=score, bias=bias) for t in (clean, dirty))
+
+    def run(tensors: list[Tensor]) -> Tensor:
+        q, k, v, attr, edge_key, edge_value = tensors
+        terms = {"edge_attr": attr, "edge_key": edge_key, "edge_value": edge_value, "backend": backend}
+        return gf.attend(q, k, v, graph, score=score, bias=bias, **terms)
+
+    expected, actual = run(clean), run(dirty)
     assert_close(actual, expected)
     for ours, theirs in zip(
         torch.autograd.grad(actual.square().sum(), dirty),
@@ -61,25 +81,34 @@ def test_a_removed_pair_lets_nothing_through(score: object, poison: float) -> No
         assert_close(ours, theirs)
 
 
-def test_a_poisoned_query_leaves_the_keys_it_was_removed_from_alone() -> None:
+@pytest.mark.parametrize(("score", "backend"), SCORES_AND_BACKENDS)
+def test_a_poisoned_query_leaves_what_it_was_removed_from_alone(score: object, backend: str) -> None:
     graph = gf.AttentionGraph.from_edge_index(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_nodes=2)
     bias = torch.tensor([-INF, -INF, 0.0], dtype=torch.float64)
+    weight = torch.ones(H, D, dtype=torch.float64, requires_grad=True)
+    score = gf.Additive(weight) if isinstance(score, gf.Additive) else score
     q, k, v = nodes(graph)
+    attr, edge_key = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((3, 2), (2, H, D)))
     with torch.no_grad():
         q[0] = NAN
-    out = gf.attend(q, k, v, graph, bias=bias)
-    grads = torch.autograd.grad(out.sum(), (k, v))
-    assert bool(out.isfinite().all())
-    assert all(bool(grad.isfinite().all()) for grad in grads)
+    terms = {"score": score, "bias": bias, "edge_attr": attr, "edge_key": edge_key}
+    learned = [k, attr, edge_key, *([weight] if isinstance(score, gf.Additive) else [])]
+    for result in (
+        gf.attend(q, k, v, graph, backend=backend, **terms),
+        gf.attention_weights(q, k, graph, **terms),
+    ):
+        assert bool(result.isfinite().all())
+        assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(result.square().sum(), learned))
 
 
 @pytest.mark.parametrize("which", ["query", "key", "value"])
-def test_a_non_finite_row_reaches_only_its_neighbours(which: str) -> None:
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_a_non_finite_row_reaches_only_its_neighbours(backend: str, which: str) -> None:
     graph = gf.AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2, 2], [0, 0, 1, 2]]), num_nodes=3)
     tensors = dict(zip(("query", "key", "value"), nodes(graph), strict=True))
     with torch.no_grad():
         tensors[which][0] = NAN
-    out = gf.attend(*tensors.values(), graph)
+    out = gf.attend(*tensors.values(), graph, backend=backend)
     assert bool(out[0].isnan().all())
     assert bool(out[1:].isfinite().all())
 
@@ -98,13 +127,23 @@ def test_dropout_is_a_function_of_seed_edge_and_head() -> None:
     assert correlation.abs().max() < 0.15
 
 
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_kept_grows_exactly(dtype: torch.dtype, backend: str) -> None:
+    graph = gf.AttentionGraph.from_dense(torch.ones(40, 1).bool())
+    q, k, v = torch.ones(40, 1, 1, dtype=dtype), torch.ones(1, 1, 1, dtype=dtype), torch.ones(1, 1, 1, dtype=dtype)
+    out = gf.attend(q, k, v, graph, dropout=0.3, backend=backend)
+    assert_close(out[out > 0], torch.full_like(out[out > 0], 1 / (1 - 0.3)))
+
+
 def test_dropout_beyond_32_bits() -> None:
     low = keep_scale(torch.arange(100), 2, 0.5, torch.tensor(1))
     high = keep_scale(torch.arange(100) + 2**32, 2, 0.5, torch.tensor(1))
     assert not torch.equal(low, high)
 
 
-def test_dropout_follows_the_edge_id_not_the_row_order() -> None:
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_dropout_follows_the_edge_id_not_the_row_order(backend: str) -> None:
     graph = random_graph(N, M, num_edges=E)
     q, k, v = nodes(graph)
     order = torch.randperm(E)
@@ -113,7 +152,18 @@ def test_dropout_follows_the_edge_id_not_the_row_order() -> None:
     alpha = gf.attention_weights(q, k, shuffled)
     key, query = shuffled.edge_index
     expected = torch.zeros(N, H, D).double().index_add(0, query, (alpha * keep).unsqueeze(2) * v[key])
-    assert_close(gf.attend(q, k, v, shuffled, dropout=0.5, seed=3), expected)
+    assert_close(gf.attend(q, k, v, shuffled, dropout=0.5, seed=3, backend=backend), expected)
+
+
+def test_both_backends_see_one_mask_in_both_passes() -> None:
+    graph = random_graph(N, M, num_edges=E)
+    inputs = nodes(graph)
+    results = []
+    for backend in ("reference", "native"):
+        out = gf.attend(*inputs, graph, dropout=0.4, seed=-(2**62) + 11, backend=backend)
+        results.append((out, *torch.autograd.grad(out.sin().sum(), inputs)))
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours, theirs)
 
 
 def test_dropout_keeps_the_mean() -> None:
@@ -138,43 +188,44 @@ def test_without_a_seed_torch_decides() -> None:
 # ------------------------------------------------------------------ determinism
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_bitwise_equal_for_any_number_of_threads(threads: int) -> None:
-    graph = random_graph(300, num_edges=40_000)
-    x = torch.randn(300, 2, 8, requires_grad=True)
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_bitwise_equal_for_any_number_of_threads(backend: str) -> None:
+    graph = random_graph(300, num_edges=40_000, num_relations=3)
+    x, table = torch.randn(300, 2, 8, requires_grad=True), torch.randn(3, 2, requires_grad=True)
     before = torch.get_num_threads()
     results = []
     try:
-        for count in (1, threads):
+        for count in (1, 2, 3):
             torch.set_num_threads(count)
-            out = gf.attend(x, x, x, graph)
-            results.append((out, *torch.autograd.grad(out.sin().sum(), x)))
+            out = gf.attend(x, x, x, graph, relation_bias=table, backend=backend)
+            results.append((out, *torch.autograd.grad(out.sin().sum(), (x, table))))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*results, strict=True))
 
 
 # ------------------------------------------------------------------ operators and compile
 
 
-def _operator_arguments() -> tuple[object, ...]:
+def _operator_arguments(backend: str) -> tuple[object, ...]:
     graph = random_graph(N, M, num_edges=E, num_relations=4)
     q, k, v = (t.detach().float().requires_grad_() for t in nodes(graph))
     bias = torch.randn(E, H, requires_grad=True)
     attr, edge_key = torch.randn(E, 2, requires_grad=True), torch.randn(2, H, D, requires_grad=True)
     tensors = (q, k, v, None, bias, None, None, None, attr, edge_key, None)
-    rows = (*graph.by_query, graph.relation)
-    return (*tensors, *rows, torch.tensor(3), "dot", 0.0, "softmax", 0.5, 0.1, "reference")
+    rows = (*graph.by_query, graph.relation, *graph.by_key)
+    return (*tensors, *rows, torch.tensor(3), "dot", 0.0, "softmax", 0.5, 0.1, backend)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck reads it from copies that it makes
-def test_opcheck() -> None:
-    arguments = _operator_arguments()
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_opcheck(backend: str) -> None:
+    arguments = _operator_arguments(backend)
     torch.library.opcheck(attend_op, arguments)
     plain = [a.detach() if isinstance(a, Tensor) else a for a in arguments]
     out, statistic = attend_op(*plain)
     needs = [a is not None for a in plain[:11]]
-    torch.library.opcheck(attend_backward_op, (torch.randn_like(out), statistic, *plain, needs))
+    torch.library.opcheck(attend_backward_op, (torch.randn_like(out), out, statistic, *plain, needs))
 
 
 @pytest.mark.slow
@@ -188,7 +239,7 @@ def test_one_compiled_program_serves_every_size() -> None:
         return out.flatten(1) + gf.attention_weights(heads, heads, graph).sum()
 
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter, programs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager"), []
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=counter)
     for num_nodes, num_edges in ((5, 9), (6, 12), (11, 40)):
         x = torch.randn(num_nodes, H * D, requires_grad=True)
@@ -197,7 +248,33 @@ def test_one_compiled_program_serves_every_size() -> None:
         grads = [torch.autograd.grad(r.square().sum(), x)[0] for r in results]
         assert_close(*results)
         assert_close(*grads)
-    assert counter.frame_count == 1
+        programs.append(counter.frame_count)
+    assert programs[0] == programs[-1], "a new size made a new program"
+
+
+def test_no_output_element_is_left_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every fresh buffer full of NaN, also those of rows without pairs and keys that nobody attends to."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **kind: empty(*size, **kind).fill_(NAN))
+    graph = gf.AttentionGraph.from_edge_index(torch.tensor([[1, 1], [2, 0]]), size=(3, 4))
+    inputs = nodes(graph)
+    bias, attr, edge_key = (
+        torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, H), (2, 3), (3, H, D))
+    )
+    terms = {"bias": bias, "edge_attr": attr, "edge_key": edge_key, "edge_value": edge_key}
+    for backend in ("reference", "native"):
+        out = gf.attend(*inputs, graph, backend=backend, **terms)
+        grads = torch.autograd.grad(out.sum(), (*inputs, bias, attr, edge_key))
+        assert all(bool(t.isfinite().all()) for t in (out, *grads))
+
+
+def test_second_derivatives_are_not_offered_under_compile() -> None:
+    graph = random_graph(4, num_edges=6)
+    compiled = torch.compile(lambda x: gf.attend(x, x, x, graph), backend="aot_eager")
+    x = torch.randn(4, 1, 2, requires_grad=True)
+    (first,) = torch.autograd.grad(compiled(x).sin().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        first.sum().backward()
 
 
 def test_a_compiled_program_refuses_bad_ids() -> None:
@@ -262,8 +339,39 @@ REFUSALS = {
     ),
     "scale": ((Q, K, V, GRAPH), {"score": gf.Additive(), "scale": 2.0}, "scale must be left out unless the score is"),
     "dropout": ((Q, K, V, GRAPH), {"dropout": 1.0}, "dropout must lie in [0, 1); got 1.0. Pass the probability"),
+    "no tensor": ((Q, K, None, GRAPH), {}, "value must be a dense tensor; got NoneType. Convert it"),
+    "a list": ((Q, K, V, GRAPH), {"bias": [1.0]}, "bias must be a dense tensor; got list."),
+    "a sparse tensor": (
+        (Q.to_sparse(), K, V, GRAPH),
+        {},
+        "query must be a dense tensor; got a torch.sparse_coo tensor.",
+    ),
+    "slope": (
+        (Q, K, V, GRAPH),
+        {"score": gf.Additive(negative_slope="x")},
+        "negative_slope must be a number; got 'x'.",
+    ),
+    "learned scale": (
+        (Q, K, V, GRAPH),
+        {"scale": torch.ones(())},
+        "scale must be a number; got Tensor. Multiply the query",
+    ),
+    "dropout text": ((Q, K, V, GRAPH), {"dropout": "0.5"}, "dropout must lie in [0, 1); got 0.5."),
+    "seed text": ((Q, K, V, GRAPH), {"seed": "a"}, "seed must be an integer or an int64 tensor of shape []; got 'a'."),
+    "seed fraction": ((Q, K, V, GRAPH), {"dropout": 0.5, "seed": 1.5}, "seed must be an integer or an int64 tensor"),
+    "seed range": ((Q, K, V, GRAPH), {"dropout": 0.5, "seed": 2**63}, "seed must fit 64 bits, sign included; got 9223"),
+    "own score's shape": (
+        (Q, K, V, GRAPH),
+        {"score": lambda q, k: (q * k).sum(2).mean(1, keepdim=True)},
+        "score must return a floating tensor [e, H] = [9, 2]; got [9, 1], torch.float32. Reduce",
+    ),
+    "own score's type": ((Q, K, V, GRAPH), {"score": lambda q, k: None}, "score must return a floating tensor [e, H]"),
     "seed": ((Q, K, V, GRAPH), {"dropout": 0.5, "seed": torch.zeros(2)}, "seed must be an integer or an int64 tensor"),
-    "backend": ((Q, K, V, GRAPH), {"backend": "referense"}, "backend must be one of auto, reference; got 'referense'"),
+    "backend": (
+        (Q, K, V, GRAPH),
+        {"backend": "referense"},
+        "backend must be one of auto, native, reference; got 'referense'",
+    ),
 }
 
 
@@ -272,6 +380,15 @@ def test_refusals(name: str) -> None:
     arguments, named, message = REFUSALS[name]
     with pytest.raises(gf.GraphformerError, match=re.escape(message)):
         gf.attend(*arguments, **named)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in REFUSALS if name not in ("backend", "own score's shape", "own score's type")]
+)
+def test_explain_refuses_what_attend_refuses(name: str) -> None:
+    arguments, named, message = REFUSALS[name]
+    with pytest.raises(gf.GraphformerError, match=re.escape(message.removeprefix("attend: "))):
+        gf.explain(*arguments, **named)
 
 
 def test_refusals_name_the_function() -> None:
@@ -288,4 +405,40 @@ def test_own_edges_need_their_features() -> None:
 def test_explain_names_the_case_and_the_choice() -> None:
     text = gf.explain(Q, K, V, GRAPH, bias=torch.zeros(9, 2), dropout=0.5)
     assert "4 queries, 6 keys, 9 edges, 2 heads of width 3, with bias, dropout 0.5" in text
+    assert 'native: runs (chosen by "auto")' in text
+    text = gf.explain(Q, K, V, GRAPH, score=lambda q, k: (q * k).sum(2))
+    assert "native: cannot: a score function of your own is Python" in text
     assert 'reference: runs (chosen by "auto")' in text
+
+
+# ------------------------------------------------------------------ the native library
+
+
+def test_native_is_built_and_knows_its_instruction_set() -> None:
+    assert native.instruction_set() in ("avx512", "avx2", "baseline")
+
+
+def test_native_takes_every_case_but_python_scores() -> None:
+    for score, normalizer, dtype in itertools.product(
+        ("dot", "leaky_relu", "tanh"),
+        ("softmax", "relu", "sigmoid"),
+        (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    ):
+        case = Case(score, normalizer, dtype, torch.device("cpu"), 3, 4, 5, 2, 7, Tensors._fields[4:], 0.5)
+        assert native.why_not(case) == []
+
+
+def test_a_named_backend_runs_or_raises() -> None:
+    with pytest.raises(gf.GraphformerError, match="'native': a score function of your own is Python"):
+        gf.attend(Q, K, V, GRAPH, score=lambda q, k: (q * k).sum(2), backend="native")
+
+
+def test_without_the_library_auto_warns_once_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = gf.attend(Q, K, V, GRAPH)
+    monkeypatch.setattr(native, "LIBRARY", None)
+    api._warn_that_native_is_missing.cache_clear()
+    with pytest.warns(UserWarning, match=r"its C\+\+ library is not built"):
+        assert_close(gf.attend(Q, K, V, GRAPH), expected)
+    gf.attend(Q, K, V, GRAPH)  # a second warning would be an error
+    with pytest.raises(gf.GraphformerError, match=r"'native': its C\+\+ library is not built"):
+        gf.attend(Q, K, V, GRAPH, backend="native")

@@ -1,0 +1,48 @@
+// The library's face to Python: plain C, no Python and no torch inside.
+#include "problem.h"
+
+#define GF_DECLARE(name)                  \
+    namespace name {                      \
+    void forward(const Problem &);        \
+    void backward(const Problem &);       \
+    }
+
+GF_DECLARE(gf_baseline)
+#ifdef GF_X86
+GF_DECLARE(gf_avx2)
+GF_DECLARE(gf_avx512)
+#endif
+
+namespace {
+
+struct Choice {
+    const char *name;
+    void (*forward)(const Problem &);
+    void (*backward)(const Problem &);
+};
+
+Choice choose() {
+#ifdef GF_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+        return {"avx512", gf_avx512::forward, gf_avx512::backward};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        return {"avx2", gf_avx2::forward, gf_avx2::backward};
+#endif
+    return {"baseline", gf_baseline::forward, gf_baseline::backward};
+}
+
+const Choice &choice() {
+    static const Choice chosen = choose();
+    return chosen;
+}
+
+}  // namespace
+
+extern "C" {
+int64_t gf_problem_size() { return sizeof(Problem); }
+const char *gf_instruction_set() { return choice().name; }
+void gf_forward(const Problem *problem) { choice().forward(*problem); }
+void gf_backward(const Problem *problem) { choice().backward(*problem); }
+}

@@ -1,0 +1,255 @@
+"""The `native` backend: the row loops of csrc/, reached by plain pointers.
+
+The library knows neither Python nor torch, so that one build serves every version of both. Everything that is a dense
+product over nodes (the edge features' maps) is left to torch; everything over edges happens there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graphformer.kernels.problem import Case, Options, Rows, Tensors
+
+_INPUT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_SCORES = {"dot": 0, "leaky_relu": 1, "tanh": 2}
+_NORMALIZERS = {"softmax": 0, "relu": 1, "sigmoid": 2}
+# Edges and rows in one chunk of work, and the most chunks: of a pass, and of one that keeps a table for each chunk.
+_CHUNK_WORK, _MOST_CHUNKS, _MOST_TABLES = 4096, 256, 64
+
+
+class _Problem(ctypes.Structure):
+    """Mirrors `Problem` of csrc/problem.h."""
+
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("num_queries", "num_keys", "num_edges")],
+        *[
+            (name, ctypes.c_int32)
+            for name in (
+                *("heads", "width", "value_width", "num_relations", "num_features", "num_chunks"),
+                *("input_type", "score", "normalizer", "threads", "has_dropout", "wide_index", "wide_id"),
+            )
+        ],
+        *[(name, ctypes.c_double) for name in ("scale", "slope", "dropout")],
+        ("seed", ctypes.c_uint64),
+        *[
+            (name, ctypes.c_void_p)
+            for name in (
+                *("query_ptr", "key_ptr", "key_index", "query_index", "edge_id", "key_edge_id", "relation"),
+                *("query", "key", "value", "grad_out"),
+                *("weight", "bias", "relation_bias", "relation_key", "relation_value"),
+                *("edge_attr", "edge_query", "edge_key", "edge_grad"),
+                *("out", "statistic", "edge_sum", "delta", "total"),
+                *("grad_query", "grad_key", "grad_value", "grad_edge_query", "grad_bias", "grad_edge_attr"),
+                *("grad_weight", "grad_relation_bias", "grad_relation_key", "grad_relation_value", "grad_edge_key"),
+            )
+        ],
+    ]
+
+
+def _load() -> ctypes.CDLL | None:
+    # An editable install keeps sources and compiled files in two folders, both on the package's path.
+    for folder in sys.modules[__package__].__path__:
+        path = Path(folder) / "_native.so"
+        if path.exists():
+            loaded = ctypes.CDLL(str(path))
+            loaded.gf_instruction_set.restype = ctypes.c_char_p
+            loaded.gf_problem_size.restype = ctypes.c_int64
+            if loaded.gf_problem_size() == ctypes.sizeof(_Problem):
+                return loaded
+    return None
+
+
+# The compiled library, or None where it was not built.
+LIBRARY = _load()
+
+
+def instruction_set() -> str | None:
+    """The instruction set chosen for this processor: "avx512", "avx2" or "baseline"; None without the library."""
+    return None if LIBRARY is None else LIBRARY.gf_instruction_set().decode()
+
+
+def why_not(case: Case) -> list[str]:
+    """The reasons why this backend cannot run a case; none means that it can."""
+    reasons = []
+    if LIBRARY is None:
+        reasons.append("its C++ library is not built (reinstall with a C++ compiler at hand)")
+    if case.device.type != "cpu":
+        reasons.append(f"it runs on the CPU, the tensors are on {case.device}")
+    if case.score == "custom":
+        reasons.append("a score function of your own is Python")
+    if case.dtype not in _INPUT_TYPES:
+        reasons.append(f"it has no loops for {case.dtype}")
+    return reasons
+
+
+def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
+    """out [N, H, V] in the query's dtype, and the row statistic [N, H] in the compute dtype."""
+    call = _Call(tensors, rows, options)
+    num_rows, heads, _ = tensors.query.shape
+    assert tensors.value is not None
+    out = call.output("out", num_rows, heads, tensors.value.shape[2])
+    statistic = call.output("statistic", num_rows, heads)
+    edge_sum = None
+    if tensors.edge_value is not None and tensors.edge_attr is not None:
+        edge_sum = call.output("edge_sum", num_rows, heads, tensors.edge_attr.shape[1])
+    call.run("gf_forward")
+    if edge_sum is not None and tensors.edge_value is not None:
+        out += torch.einsum("nhf,fhv->nhv", edge_sum, tensors.edge_value.to(out.dtype))
+    return out.to(tensors.query.dtype), statistic
+
+
+def backward(
+    grad_out: Tensor,
+    out: Tensor,
+    statistic: Tensor,
+    tensors: Tensors,
+    rows: Rows,
+    options: Options,
+    needs: Tensors,
+) -> Tensors:
+    """The gradients that `needs` asks for (None for the others), each in its tensor's dtype."""
+    tables = any((needs.weight, needs.relation_bias, needs.relation_key, needs.relation_value, needs.edge_key))
+    call = _Call(tensors, rows, options, _MOST_TABLES if tables else _MOST_CHUNKS)
+    call.set("statistic", statistic)
+    call.set("grad_out", grad_out.to(tensors.query.dtype))
+    if out.dtype == call.dtype and options.normalizer == "softmax":
+        call.set("total", out)  # delta = grad_out . out; a result rounded to half precision would spoil it
+    num_rows, heads, width = tensors.query.shape
+    num_features = 0 if tensors.edge_attr is None else tensors.edge_attr.shape[1]
+    dot = options.score == "dot"
+    call.output("delta", num_rows, heads)
+    real_grad = grad_out.to(call.dtype)
+    if tensors.edge_value is not None:
+        call.set("edge_grad", torch.einsum("nhv,fhv->nhf", real_grad, tensors.edge_value.to(call.dtype)))
+
+    grads: dict[str, Tensor] = {}
+    maps_key = dot and tensors.edge_key is not None
+    for name in ("query", "key", "value", "bias", "edge_attr"):
+        tensor = getattr(tensors, name)
+        if getattr(needs, name) and tensor is not None:
+            grads[name] = call.output(f"grad_{name}", *tensor.shape)
+    if maps_key and (needs.query or needs.edge_key):
+        grads["edge_query"] = call.output("grad_edge_query", num_rows, heads, num_features)
+    if needs.edge_value and tensors.edge_value is not None:
+        grads["edge_sum"] = call.output("edge_sum", num_rows, heads, num_features)
+    for name in ("weight", "relation_bias", "relation_key", "relation_value", "edge_key"):
+        tensor = getattr(tensors, name)
+        if getattr(needs, name) and tensor is not None and not (name == "edge_key" and dot):
+            grads[name] = call.tables(f"grad_{name}", *tensor.shape)
+    call.run("gf_backward")
+
+    for name in ("weight", "relation_bias", "relation_key", "relation_value", "edge_key"):
+        if name in grads:
+            grads[name] = _sum_in_order(grads[name])
+    if maps_key and tensors.edge_key is not None and "edge_query" in grads:
+        through = grads.pop("edge_query")
+        if needs.query:
+            grads["query"] += torch.einsum("nhf,fhd->nhd", through, tensors.edge_key.to(call.dtype))
+        if needs.edge_key:
+            grads["edge_key"] = _outer(through, tensors.query.to(call.dtype))
+    if "edge_sum" in grads:
+        grads["edge_value"] = _outer(grads.pop("edge_sum"), real_grad)
+    return Tensors(
+        *(  # type: ignore[arg-type]
+            grads[name].to(tensor.dtype).contiguous() if name in grads and tensor is not None else None
+            for name, tensor in zip(Tensors._fields, tensors, strict=True)
+        )
+    )
+
+
+def _outer(features: Tensor, nodes: Tensor) -> Tensor:
+    """Sum over the queries of features [N, H, F] times nodes [N, H, D]; NaN in a row without pairs does not enter."""
+    unused = (features == 0).all(2, keepdim=True)
+    return torch.einsum("nhf,nhd->fhd", features, nodes.masked_fill(unused, 0))
+
+
+def _sum_in_order(tables: Tensor) -> Tensor:
+    """The sum over the first axis, in order, so that it does not depend on torch's threads."""
+    total = tables[0].clone()
+    for table in tables[1:]:
+        total += table
+    return total
+
+
+class _Call:
+    """One problem, filled in, with the tensors that it points into kept alive."""
+
+    def __init__(self, tensors: Tensors, rows: Rows, options: Options, most_chunks: int = _MOST_CHUNKS) -> None:
+        query, value = tensors.query, tensors.value
+        assert value is not None
+        assert isinstance(options.score, str)
+        self.dtype = tensors.compute_dtype
+        self.kept: list[Tensor] = []
+        self.problem = problem = _Problem()
+        problem.num_queries, problem.heads, problem.width = query.shape
+        problem.num_keys, problem.num_edges = tensors.key.shape[0], rows.key_index.shape[0]
+        problem.value_width = value.shape[2]
+        work = problem.num_edges + max(problem.num_queries, problem.num_keys)
+        problem.num_chunks = min(most_chunks, 1 + work // _CHUNK_WORK)
+        problem.input_type = _INPUT_TYPES[query.dtype]
+        problem.score, problem.normalizer = _SCORES[options.score], _NORMALIZERS[options.normalizer]
+        problem.threads = torch.get_num_threads()
+        problem.scale, problem.slope, problem.dropout = options.scale, options.negative_slope, options.dropout
+        if options.dropout > 0 and options.seed is not None:
+            problem.has_dropout, problem.seed = 1, int(options.seed) & (2**64 - 1)
+        self._set_rows(rows)
+        for name in ("query", "key", "value"):
+            self.set(name, getattr(tensors, name))
+        for name in ("weight", "bias", "relation_bias", "relation_key", "relation_value"):
+            tensor = getattr(tensors, name)
+            if tensor is not None:
+                self.set(name, tensor.to(self.dtype))
+        if tensors.relation_bias is not None:
+            problem.num_relations = tensors.relation_bias.shape[0]
+        for table in (tensors.relation_key, tensors.relation_value):
+            problem.num_relations = problem.num_relations if table is None else table.shape[0]
+        if tensors.edge_attr is not None:
+            problem.num_features = tensors.edge_attr.shape[1]
+            self.set("edge_attr", tensors.edge_attr.to(self.dtype))
+            if tensors.edge_key is not None and options.score == "dot":
+                product = torch.einsum("nhd,fhd->nhf", query.to(self.dtype), tensors.edge_key.to(self.dtype))
+                self.set("edge_query", product)
+            elif tensors.edge_key is not None:
+                self.set("edge_key", tensors.edge_key.to(self.dtype))
+
+    def _set_rows(self, rows: Rows) -> None:
+        problem = self.problem
+        problem.wide_index = int(rows.key_index.dtype == torch.int64)
+        ids = rows.edge_id if rows.edge_id is not None else rows.key_edge_id
+        problem.wide_id = int(ids is not None and ids.dtype == torch.int64)
+        for name, tensor in (
+            ("query_ptr", rows.ptr),
+            ("key_index", rows.key_index),
+            ("edge_id", rows.edge_id),
+            ("key_ptr", rows.key_ptr),
+            ("query_index", rows.query_index),
+            ("key_edge_id", rows.key_edge_id),
+            ("relation", None if rows.relation is None else rows.relation.to(torch.int32)),
+        ):
+            if tensor is not None:
+                self.set(name, tensor)
+
+    def set(self, name: str, tensor: Tensor) -> None:
+        tensor = tensor.detach().contiguous()
+        self.kept.append(tensor)
+        setattr(self.problem, name, tensor.data_ptr())
+
+    def output(self, name: str, *shape: int) -> Tensor:
+        tensor = torch.empty(shape, dtype=self.dtype)
+        self.set(name, tensor)
+        return tensor
+
+    def tables(self, name: str, *shape: int) -> Tensor:
+        """A table of zeros for each chunk of rows. Shape `[chunks, *shape]`."""
+        tensor = torch.zeros(self.problem.num_chunks, *shape, dtype=self.dtype)
+        self.set(name, tensor)
+        return tensor
+
+    def run(self, function: str) -> None:
+        assert LIBRARY is not None
+        getattr(LIBRARY, function)(ctypes.byref(self.problem))
