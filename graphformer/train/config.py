@@ -27,6 +27,8 @@ class TrainConfig:
         learning_rate: Peak of the learning rate: a linear rise, then half a cosine down to zero.
         weight_decay: Of AdamW.
         warmup: Share of the steps in which the learning rate rises.
+        average: Decay of the running mean of the weights, which is what is validated and kept; 0 keeps the last step's.
+            The mean generalises better: it is not thrown about by the steps that an epoch happens to end with.
         gradient_clip: Largest norm of the gradient of a step; 0 does not clip.
         seed: Of the first weights, the order of the graphs and dropout.
         num_workers: Processes that make batches; 0 makes them in this one.
@@ -43,6 +45,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup: float = 0.1
+    average: float = 0.99
     gradient_clip: float = 1.0
     seed: int = 0
     num_workers: int = 0
@@ -60,9 +63,9 @@ class TrainConfig:
             require(value >= 0, "TrainConfig", name, "be at least 0", value, "Pass 0 or more.")
         rate = self.learning_rate
         require(rate > 0, "TrainConfig", "learning_rate", "be positive", rate, "The default is 1e-3.")
-        require(
-            0 <= self.warmup < 1, "TrainConfig", "warmup", "lie in [0, 1)", self.warmup, "Pass a share of the steps."
-        )
+        for name in ("warmup", "average"):
+            value = getattr(self, name)
+            require(0 <= value < 1, "TrainConfig", name, "lie in [0, 1)", value, "Pass a share below 1.")
         require_choice(self.precision, ("32-true", "bf16-mixed"), "TrainConfig", "precision")
 
 

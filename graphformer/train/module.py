@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data import Data
 
 from graphformer._checks import require
@@ -42,7 +43,7 @@ class GraphModule(LightningModule):
     """Trains a :class:`graphformer.models.GraphTransformer` on a graph-property task.
 
     Regression minimises the mean squared error of standardised labels, classification the binary cross entropy of each
-    label; missing labels (NaN) do not count.
+    label; missing labels (NaN) do not count. Predictions are made with a running mean of the weights.
 
     Args:
         config: The run.
@@ -64,6 +65,7 @@ class GraphModule(LightningModule):
         super().__init__()
         self.config, self.facts, self.steps, self.measure = config, facts, steps, measure
         self.model = GraphTransformer(config.model, facts.node_categories, facts.edge_categories, facts.num_tasks)
+        self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
         self.register_buffer("label_mean", torch.zeros(facts.num_tasks))
         self.register_buffer("label_scale", torch.ones(facts.num_tasks))
         self.epoch_metrics: dict[str, float] = {}
@@ -79,8 +81,14 @@ class GraphModule(LightningModule):
 
     def predict_batch(self, batch: Any) -> Tensor:
         """Values in the labels' units, or probabilities. Shape `[graphs, num_tasks]`, float32."""
-        output = self.model(batch).float()
+        output = self.averaged(batch).float()
         return output * self.label_scale + self.label_mean if self.facts.task_type == "regression" else output.sigmoid()
+
+    def _average(self, mean: Any, current: Any, count: Tensor | int) -> None:
+        """Move the mean towards the current weights; the first steps count more, so that no start-up is dragged on."""
+        weight = 1 - min(self.config.average, (1 + int(count)) / (10 + int(count)))
+        for old, new in zip(mean, current, strict=True):
+            old.lerp_(new, weight) if old.is_floating_point() else old.copy_(new)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The loss of a batch."""
@@ -90,6 +98,10 @@ class GraphModule(LightningModule):
         loss = self._loss(self.model(batch).float(), batch.y)
         self._losses.append(loss.detach())
         return loss
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Take the step into the running mean."""
+        self.averaged.update_parameters(self.model)
 
     def _loss(self, output: Tensor, y: Tensor) -> Tensor:
         known = ~y.isnan()
@@ -119,7 +131,9 @@ class GraphModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, with a linear rise and half a cosine, step by step."""
         config = self.config
-        optimizer = torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
         rise = int(config.warmup * self.steps)
 
         def factor(step: int) -> float:

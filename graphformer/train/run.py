@@ -202,7 +202,7 @@ def _finish(
         valid=best[record.metric],
         test=_measure(module, splits["test"], task.evaluate),
         baseline=_mean_predictor(task),
-        parameters=sum(weight.numel() for weight in module.parameters()),
+        parameters=sum(weight.numel() for weight in module.model.parameters()),
         seconds=round(sum(row["seconds"] for row in record.rows), 1),
         seed=config.seed,
     )

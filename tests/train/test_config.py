@@ -65,6 +65,7 @@ def test_a_missing_file_is_told(tmp_path):
         ("num_workers", -1, "be at least 0"),
         ("learning_rate", 0.0, "be positive"),
         ("warmup", 1.0, r"lie in \[0, 1\)"),
+        ("average", -0.5, r"lie in \[0, 1\)"),
         ("precision", "8-bit", "be one of 32-true, bf16-mixed"),
     ],
 )

@@ -31,8 +31,8 @@ def test_regression_is_learnt_in_standard_units_and_told_in_the_labels(module, t
     mean = torch.cat([graph.y for graph in task.train]).mean()
     assert module.label_mean.item() == pytest.approx(mean.item())
     module.eval()
-    module.model.head[3].weight.data.zero_()
-    module.model.head[3].bias.data.fill_(2.0)
+    module.averaged.module.head[3].weight.data.zero_()
+    module.averaged.module.head[3].bias.data.fill_(2.0)
     expected = module.label_mean + 2 * module.label_scale
     assert module.predict_batch(batch)[:, 0].tolist() == pytest.approx([expected.item()] * 10)
 
@@ -56,6 +56,23 @@ def test_the_classification_loss_leaves_out_missing_labels(small, task):
     assert loss.item() == pytest.approx((math.log(2) + math.log1p(math.exp(-1))) / 2)
     assert output.grad[0, 1].item() == 0.0
     assert module._loss(output.detach(), torch.full((2, 2), torch.nan)).item() == 0.0
+
+
+@pytest.mark.parametrize(("average", "expected"), [(0.0, 4.0), (0.1, 3.7), (0.99, 1 + 3 * 9 / 11)])
+def test_the_running_mean_follows_the_weights(small, task, average, expected):
+    module = GraphModule(replace(small, average=average), TaskFacts.of(task))
+    counts = [name for name, value in module.model.named_buffers() if not value.is_floating_point()]
+    assert counts
+    for value in (1.0, 4.0):
+        module.model.head[3].bias.data.fill_(value)
+        for name in counts:
+            module.model.get_buffer(name).fill_(int(value))
+        module.on_train_batch_end()
+    assert module.averaged.module.head[3].bias.item() == pytest.approx(expected)
+    assert {module.averaged.module.get_buffer(name).item() for name in counts} == {4}
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    trained = {id(weight) for group in groups for weight in group["params"]}
+    assert trained == {id(weight) for weight in module.model.parameters()}
 
 
 def test_the_learning_rate_rises_and_falls(module, small):
