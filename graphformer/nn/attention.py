@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch_geometric.typing import OptTensor
 from graphformer._checks import refuse, require, require_choice
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import Additive, attend, attention_weights
+from graphformer.kernels.api import BACKENDS
+from graphformer.nn.options import require_count, require_probability
 
 _WHERE = "GraphAttention"
 
@@ -30,7 +33,8 @@ class GraphAttention(MessagePassing):
     score is w[h] . leaky_relu(q[i,h] + k[j,h] + a(e) K[h]) + t[r(e),h]. A relation shifts the score and nothing else:
     what a relation should add to keys and values can be said by a one-hot edge feature. A node without in-edges gets
     the bias b_o. One fused call does the work in O(N + E) memory; the unfused messages of PyG, with the same numbers
-    and [E, H, D] memory, are made only while an explainer asks (`explain`) or hooks on messages are registered.
+    and [E, H, D] memory, are made only while an explainer asks (`explain`) or hooks on messages are registered. Dropout
+    has one probability on both paths but other draws: the kernel's counter-based mask, or torch's own dropout.
 
     Args:
         in_channels: Width of the nodes, or (source, target) widths for attention between two sets; -1 takes it from
@@ -47,7 +51,7 @@ class GraphAttention(MessagePassing):
         backend: Which kernel runs, see :func:`graphformer.kernels.attend`.
 
     Raises:
-        InputError: heads do not divide out_channels, a name is unknown, or a number is out of range.
+        InputError: heads do not divide out_channels, a name is unknown, or a number is no integer or out of range.
 
     Example:
         >>> layer = GraphAttention(16, 32, heads=4, edge_dim=3)
@@ -79,10 +83,12 @@ class GraphAttention(MessagePassing):
         flow: str = "source_to_target",
         backend: str = "auto",
     ) -> None:
+        source, target = _read_widths(in_channels)
         _check_options(out_channels, heads, edge_dim, num_relations, dropout)
         require_choice(score, ("dot", "additive"), _WHERE, "score", "Other scores are made with attend.")
         require_choice(normalizer, ("softmax", "relu", "sigmoid"), _WHERE, "normalizer")
         require_choice(flow, ("source_to_target", "target_to_source"), _WHERE, "flow")
+        require_choice(backend, ("auto", *BACKENDS), _WHERE, "backend")
         super().__init__(aggr="add", node_dim=0, flow=flow)
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -94,7 +100,6 @@ class GraphAttention(MessagePassing):
         self.dropout = dropout
         self.backend = backend
 
-        source, target = (in_channels, in_channels) if isinstance(in_channels, int) else in_channels
         head_shape = (heads, out_channels // heads)
         self.lin_key = Linear(source, out_channels, bias=bias)
         self.lin_query = Linear(target, out_channels, bias=bias)
@@ -131,7 +136,8 @@ class GraphAttention(MessagePassing):
         """Let every query attend to its keys.
 
         Args:
-            x: Nodes, shape `[N, C_in]`, floating; or (sources `[M, C_source]`, targets `[N, C_target]`).
+            x: Nodes, shape `[N, C_in]`, of the weights' dtype (under autocast, any floating one); or (sources
+                `[M, C_source]`, targets `[N, C_target]`).
             graph: An :class:`~graphformer.graphs.AttentionGraph` (make it once and pass it to every layer), an edge
                 index `[2, E]`, a PyG `EdgeIndex`, or a transposed `torch.sparse` / `SparseTensor` adjacency.
             edge_attr: Edge features `[E, F]` in the order of the edges (for a sparse adjacency row by row), floating;
@@ -145,9 +151,9 @@ class GraphAttention(MessagePassing):
             before dropout `[E, H]`).
 
         Raises:
-            InputError: A shape does not fit, or edge features or relations are missing or unexpected.
+            InputError: A shape or dtype does not fit, or edge features or relations are missing or unexpected.
         """
-        source, target = (x, x) if isinstance(x, Tensor) else x
+        source, target = self._read_nodes(x)
         graph = self._read_graph(graph, source.shape[0], target.shape[0], size)
         terms = self._read_terms(graph, edge_attr)
         split = (-1, self.heads, self.out_channels // self.heads)
@@ -180,6 +186,26 @@ class GraphAttention(MessagePassing):
 
     # ---------------------------------------------------------------- reading the inputs
 
+    def _read_nodes(self, x: Any) -> tuple[Tensor, Tensor]:
+        """The sources and the targets, once they fit the weights."""
+        pair = tuple(x) if isinstance(x, (tuple, list)) else (x, x)
+        if not (len(pair) == 2 and all(isinstance(side, Tensor) for side in pair)):
+            kinds = ", ".join(type(side).__name__ for side in pair)
+            got = f"({kinds})" if isinstance(x, (tuple, list)) else type(x).__name__
+            refuse(_WHERE, "x", "be a tensor or a pair of tensors", got, "Pass x [N, C], or (x_source, x_target).")
+        dtype = self.lin_out.weight.dtype
+        for side, linear in zip(pair, (self.lin_key, self.lin_query), strict=True):
+            width = linear.in_channels  # -1 until the first input
+            if side.dim() != 2 or width not in (-1, side.shape[1]):
+                rule = f"have shape [N, {'C' if width == -1 else width}] where in_channels = {self.in_channels}"
+                remedy = "Pass x, or (x_source, x_target) for two node sets, as wide as the layer."
+                refuse(_WHERE, "x", rule, list(side.shape), remedy)
+            cast = torch.is_autocast_enabled(side.device.type) and torch.float64 not in (side.dtype, dtype)
+            if not side.is_floating_point() or (side.dtype != dtype and not cast):
+                remedy = f"Convert it with .to({dtype}), or the layer with layer.to(x.dtype) where x is floating."
+                refuse(_WHERE, "x", f"have the weights' dtype {dtype}", side.dtype, remedy)
+        return pair[0], pair[1]
+
     def _read_graph(
         self, graph: Any, num_sources: int, num_targets: int, size: tuple[int, int] | None
     ) -> AttentionGraph:
@@ -195,6 +221,8 @@ class GraphAttention(MessagePassing):
             )
         found = (num_sources, num_targets)
         if size is not None:
+            if not (isinstance(size, (tuple, list)) and len(size) == 2):
+                refuse(_WHERE, "size", "be a pair of counts", repr(size), "Pass (number of sources, of targets).")
             wanted = (size[1], size[0]) if reverse else (size[0], size[1])
             if wanted != found:
                 refuse(_WHERE, "x", f"have {wanted} (source, target) rows", found, "Correct size or x.")
@@ -244,20 +272,16 @@ class GraphAttention(MessagePassing):
                     "Pass edge_attr=, one row of features per edge; values stored in a sparse adjacency are not read.",
                 )
             return None
-        shape = list(edge_attr.shape)
-        if not (self.edge_dim is not None):
-            refuse(
-                _WHERE,
-                "edge_attr",
-                "be None where edge_dim is None",
-                shape,
-                "Construct the layer with edge_dim=, the width of the features.",
-            )
-        if edge_attr.dim() == 1:
-            edge_attr = edge_attr.unsqueeze(-1)
-        if not (edge_attr.dim() == 2 and edge_attr.shape[1] == self.edge_dim):
-            refuse(_WHERE, "edge_attr", f"have shape [E, {self.edge_dim}]", shape, "Its width is edge_dim.")
-        return edge_attr
+        if not isinstance(edge_attr, Tensor):
+            refuse(_WHERE, "edge_attr", "be a tensor", type(edge_attr).__name__, "Convert it with torch.tensor.")
+        if self.edge_dim is None:
+            remedy = "Construct the layer with edge_dim=, the width of the features."
+            refuse(_WHERE, "edge_attr", "be None where edge_dim is None", list(edge_attr.shape), remedy)
+        rows = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+        if not (rows.dim() == 2 and rows.shape[1] == self.edge_dim):
+            remedy = "Its width is edge_dim."
+            refuse(_WHERE, "edge_attr", f"have shape [E, {self.edge_dim}]", list(edge_attr.shape), remedy)
+        return rows
 
     # ---------------------------------------------------------------- the unfused path
 
@@ -279,19 +303,34 @@ class GraphAttention(MessagePassing):
         if edge_attr is not None:
             if graph.own_edge is not None:  # -1, no edge of the node set, reads the row of zeros
                 edge_attr = torch.nn.functional.pad(edge_attr, (0, 0, 0, 1))[graph.own_edge]
-            edge_value = torch.einsum("ef,fhd->ehd", edge_attr, self.edge_value)
+            edge_value = torch.einsum("ef,fhd->ehd", edge_attr.to(value.dtype), self.edge_value)
         size = graph.size if self.flow == "source_to_target" else graph.size[::-1]
         edge_index = self._in_flow(graph.edge_index)
         # propagate_type: (value: Tensor, alpha: Tensor, edge_value: OptTensor)
         return self.propagate(edge_index, size=size, value=value, alpha=alpha, edge_value=edge_value)
 
 
+def _read_widths(in_channels: Any) -> tuple[int, int]:
+    widths = tuple(in_channels) if isinstance(in_channels, (tuple, list)) else (in_channels, in_channels)
+    whole = all(isinstance(width, Integral) and not isinstance(width, bool) for width in widths)
+    require(
+        len(widths) == 2 and whole and all(width > 0 or width == -1 for width in widths),
+        _WHERE,
+        "in_channels",
+        "be a width or a pair of widths (source, target), each at least 1, or -1",
+        repr(in_channels),
+        "-1 takes the width from the first input.",
+    )
+    return widths
+
+
 def _check_options(
     out_channels: int, heads: int, edge_dim: int | None, num_relations: int | None, dropout: float
 ) -> None:
-    require(heads > 0, _WHERE, "heads", "be at least 1", heads, "Pass a count of heads.")
+    require_count(heads, _WHERE, "heads", "Pass a count of heads.")
+    require_count(out_channels, _WHERE, "out_channels", "It is the width of all heads together.")
     require(
-        out_channels > 0 and out_channels % heads == 0,
+        out_channels % heads == 0,
         _WHERE,
         "out_channels",
         f"be a positive multiple of heads = {heads}",
@@ -299,5 +338,6 @@ def _check_options(
         "It is the width of all heads together; change one of the two.",
     )
     for name, count in (("edge_dim", edge_dim), ("num_relations", num_relations)):
-        require(count is None or count > 0, _WHERE, name, "be at least 1", count, "Pass None to do without.")
-    require(0 <= dropout < 1, _WHERE, "dropout", "lie in [0, 1)", dropout, "Pass a probability.")
+        if count is not None:
+            require_count(count, _WHERE, name, "Pass None to do without.")
+    require_probability(dropout, _WHERE, "dropout")

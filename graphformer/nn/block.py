@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.norm import BatchNorm
 
-from graphformer._checks import require, require_choice
+from graphformer._checks import refuse, require_choice
 from graphformer.graphs import AttentionGraph
 from graphformer.nn.attention import GraphAttention
 from graphformer.nn.degree import DegreeScaler
 from graphformer.nn.feed_forward import FeedForward
+from graphformer.nn.options import require_count, require_probability
 
 
 class TransformerBlock(torch.nn.Module):
@@ -27,8 +28,8 @@ class TransformerBlock(torch.nn.Module):
         feed_forward: Width of the hidden layer, in multiples of `channels`. Default 4, as in Vaswani et al.
         norm: "layer" (each node by itself) or "batch" (each channel over the batch's nodes).
         norm_first: Pre-norm, which trains without warm-up (Xiong et al. 2020), or post-norm.
-        dropout: On the output of both parts and on the hidden layer, in training.
-        attention_dropout: On the attention weights, in training.
+        dropout: On the output of both parts and on the hidden layer, in training; in [0, 1).
+        attention_dropout: On the attention weights, in training; in [0, 1).
         activation: "relu" or "gelu".
         degree_scaler: Whether the attention's output passes a :class:`DegreeScaler` over the number of a query's keys.
         edge_dim: As in :class:`GraphAttention`.
@@ -66,7 +67,10 @@ class TransformerBlock(torch.nn.Module):
     ) -> None:
         super().__init__()
         where = "TransformerBlock"
-        require(feed_forward > 0, where, "feed_forward", "be at least 1", feed_forward, "It multiplies channels.")
+        require_count(channels, where, "channels")
+        require_count(feed_forward, where, "feed_forward", "It multiplies channels.")
+        require_probability(dropout, where, "dropout")
+        require_probability(attention_dropout, where, "attention_dropout")
         require_choice(norm, ("layer", "batch"), where, "norm")
         self.norm_first = norm_first
         self.attention = GraphAttention(
@@ -94,7 +98,15 @@ class TransformerBlock(torch.nn.Module):
                 part.reset_parameters()
 
     def forward(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None = None) -> Tensor:
-        """Map nodes `[N, C]` to `[N, C]`; graph and edge features as in :meth:`GraphAttention.forward`."""
+        """Map nodes `[N, C]` to `[N, C]`; graph and edge features as in :meth:`GraphAttention.forward`.
+
+        Raises:
+            InputError: x has another shape, or as in :meth:`GraphAttention.forward`.
+        """
+        channels = self.attention.out_channels
+        if not (isinstance(x, Tensor) and x.dim() == 2 and x.shape[1] == channels):
+            got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            refuse("TransformerBlock", "x", f"have shape [N, {channels}]", got, "Its width is channels.")
         if self.norm_first:
             x = x + self._attend(self.attention_norm(x), graph, edge_attr)
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.nn.norm import BatchNorm
 
-from graphformer._checks import require
+from graphformer._checks import refuse, require
 from graphformer._errors import InputError
+from graphformer.nn.options import require_count
 
 
 def positions(*, lengths: Sequence[int] | Tensor | None = None, batch: Tensor | None = None) -> Tensor:
     """The position of each node in its own set: 0, 1, 2, ... and again from 0 in the next.
 
     Args:
-        lengths: Number of nodes of each set. Shape `[B]`, or a list.
-        batch: The set of each node, as in a PyG batch: never falling. Shape `[N]`, int64. Give one of the two.
+        lengths: Number of nodes of each set, 0 or more. Shape `[B]`, integer, or a list.
+        batch: The set of each node, as in a PyG batch: never falling. Shape `[N]`, integer. Give one of the two.
 
     Returns:
         Shape `[N]`, int64.
 
     Raises:
-        InputError: Both or none are given, or `batch` falls.
+        InputError: Both or none are given, they hold other than integers from 0, or `batch` falls.
 
     Example:
         >>> positions(lengths=[2, 3])
@@ -41,12 +43,29 @@ def positions(*, lengths: Sequence[int] | Tensor | None = None, batch: Tensor | 
         "Pass lengths=[2, 3] or batch=data.batch.",
     )
     if batch is not None:
+        batch = _as_counts(batch, "batch")
         rises = batch.numel() == 0 or bool((batch.diff() >= 0).all())
         require(rises, where, "batch", "not fall", "a falling id", "Sort the nodes by their set, as PyG's batches are.")
         lengths = torch.bincount(batch)
-    lengths = torch.as_tensor(lengths, dtype=torch.int64)
+    lengths = _as_counts(lengths, "lengths")
     start = lengths.cumsum(0) - lengths
     return torch.arange(int(lengths.sum()), device=lengths.device) - torch.repeat_interleave(start, lengths)
+
+
+def _as_counts(values: Any, name: str) -> Tensor:
+    """Integers from 0 in one dimension, as int64."""
+    where, remedy = "positions", "Pass one integer for each set in lengths, or for each node in batch."
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        refuse(where, name, "hold integers", repr(values), remedy)
+    require(tensor.dim() == 1, where, name, "have one dimension", list(tensor.shape), remedy)
+    # An empty list is float by torch's default; it holds no number that could be wrong.
+    whole = tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    require(whole, where, name, "hold integers", tensor.dtype, remedy)
+    low = int(tensor.min()) if tensor.numel() else 0
+    require(low >= 0, where, name, "not be negative", low, remedy)
+    return tensor.long()
 
 
 class SinusoidalEncoding(torch.nn.Module):
@@ -71,7 +90,8 @@ class SinusoidalEncoding(torch.nn.Module):
 
     def __init__(self, channels: int, base: float = 10000.0) -> None:
         super().__init__()
-        even = channels > 0 and channels % 2 == 0
+        require_count(channels, "SinusoidalEncoding", "channels", "Pass an even count.")
+        even = channels % 2 == 0
         require(even, "SinusoidalEncoding", "channels", "be even", channels, "Each wavelength has a sine and a cosine.")
         self.channels = channels
         self.base = base
@@ -92,6 +112,9 @@ class LearnedEncoding(torch.nn.Module):
         num_positions: Number of positions.
         channels: Width C.
 
+    Raises:
+        InputError: A count is not positive.
+
     Example:
         >>> LearnedEncoding(10, 4)(torch.tensor([0, 9])).shape
         torch.Size([2, 4])
@@ -102,6 +125,8 @@ class LearnedEncoding(torch.nn.Module):
 
     def __init__(self, num_positions: int, channels: int) -> None:
         super().__init__()
+        require_count(num_positions, "LearnedEncoding", "num_positions")
+        require_count(channels, "LearnedEncoding", "channels")
         self.table = torch.nn.Embedding(num_positions, channels)
 
     def reset_parameters(self) -> None:
@@ -109,11 +134,15 @@ class LearnedEncoding(torch.nn.Module):
         self.table.reset_parameters()
 
     def forward(self, position: Tensor) -> Tensor:
-        """Look up positions `[N]`, int64, as `[N, channels]`.
+        """Look up positions `[N]`, int32 or int64, as `[N, channels]`.
 
         Raises:
-            InputError: A position is out of range (on the CPU; a GPU reports it by its own assertion).
+            InputError: Positions are no integers, or one is out of range (on the CPU; a GPU reports it by its own
+                assertion).
         """
+        if position.dtype not in (torch.int32, torch.int64):
+            remedy = "Convert them with .long(); SinusoidalEncoding takes real positions."
+            refuse("LearnedEncoding", "position", "hold integers", position.dtype, remedy)
         try:
             return self.table(position)
         except IndexError as error:
@@ -134,6 +163,9 @@ class LaplacianEncoding(torch.nn.Module):
         k: Number of eigenvectors.
         channels: Width C.
 
+    Raises:
+        InputError: A count is not positive.
+
     Example:
         >>> from graphformer.nn.structure import laplacian_eigenvectors
         >>> eigenvectors = laplacian_eigenvectors(torch.tensor([[0, 1], [1, 2]]), num_nodes=3, k=2)
@@ -146,6 +178,8 @@ class LaplacianEncoding(torch.nn.Module):
 
     def __init__(self, k: int, channels: int) -> None:
         super().__init__()
+        require_count(k, "LaplacianEncoding", "k")
+        require_count(channels, "LaplacianEncoding", "channels")
         self.lin = torch.nn.Linear(k, channels, bias=False)  # zeros, the padding of small sets, stay zeros
 
     def reset_parameters(self) -> None:
@@ -156,10 +190,15 @@ class LaplacianEncoding(torch.nn.Module):
         """Encode `[N, k]` as `[N, channels]`.
 
         Args:
-            eigenvectors: What :func:`~graphformer.nn.structure.laplacian_eigenvectors` gives. Shape `[N, k]`.
+            eigenvectors: What :func:`~graphformer.nn.structure.laplacian_eigenvectors` gives; cast to the weights'
+                dtype. Shape `[N, k]`.
             batch: The set of each node; None: all are one set. Shape `[N]`, int64.
             batch_size: Number of sets B; saves a look at `batch` where it is known.
+
+        Raises:
+            InputError: There are not k eigenvectors.
         """
+        eigenvectors = _fit(eigenvectors, self.lin, "LaplacianEncoding", "eigenvectors")
         if self.training:
             if batch is None:
                 signs = _random_signs(eigenvectors, 1)
@@ -180,6 +219,9 @@ class RandomWalkEncoding(torch.nn.Module):
         steps: Number of steps.
         channels: Width C.
 
+    Raises:
+        InputError: A count is not positive.
+
     Example:
         >>> from graphformer.nn.structure import random_walk_probabilities
         >>> walk = random_walk_probabilities(torch.tensor([[0, 1], [1, 0]]), num_nodes=2, steps=4)
@@ -192,6 +234,8 @@ class RandomWalkEncoding(torch.nn.Module):
 
     def __init__(self, steps: int, channels: int) -> None:
         super().__init__()
+        require_count(steps, "RandomWalkEncoding", "steps")
+        require_count(channels, "RandomWalkEncoding", "channels")
         self.norm = BatchNorm(steps, allow_single_element=True)
         self.lin = torch.nn.Linear(steps, channels)
 
@@ -201,8 +245,20 @@ class RandomWalkEncoding(torch.nn.Module):
         self.lin.reset_parameters()
 
     def forward(self, probabilities: Tensor) -> Tensor:
-        """Encode `[N, steps]` as `[N, channels]`."""
-        return self.lin(self.norm(probabilities))
+        """Encode `[N, steps]`, cast to the weights' dtype, as `[N, channels]`.
+
+        Raises:
+            InputError: There are not `steps` probabilities.
+        """
+        return self.lin(self.norm(_fit(probabilities, self.lin, "RandomWalkEncoding", "probabilities")))
+
+
+def _fit(facts: Tensor, lin: torch.nn.Linear, where: str, name: str) -> Tensor:
+    """The facts of each node in the dtype of the map that reads them."""
+    if not (facts.dim() == 2 and facts.shape[1] == lin.in_features):
+        remedy = f"Make them with {lin.in_features} columns, as the encoding was constructed."
+        refuse(where, name, f"have shape [N, {lin.in_features}]", list(facts.shape), remedy)
+    return facts.to(lin.weight.dtype)
 
 
 def _random_signs(like: Tensor, num_rows: int) -> Tensor:

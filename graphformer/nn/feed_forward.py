@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Linear
 
 from graphformer._checks import require_choice
+from graphformer.nn.options import require_count, require_probability
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,
@@ -23,10 +24,10 @@ class FeedForward(torch.nn.Module):
         channels: Width of input and output.
         hidden: Width between the two maps.
         activation: "relu" or "gelu".
-        dropout: Probability with which a hidden unit is dropped in training.
+        dropout: Probability with which a hidden unit is dropped in training, in [0, 1).
 
     Raises:
-        InputError: The activation is unknown.
+        InputError: The activation is unknown or a number is out of range.
 
     Example:
         >>> FeedForward(8, 16)(torch.randn(5, 8)).shape
@@ -35,7 +36,11 @@ class FeedForward(torch.nn.Module):
 
     def __init__(self, channels: int, hidden: int, *, activation: str = "relu", dropout: float = 0.0) -> None:
         super().__init__()
-        require_choice(activation, _ACTIVATIONS, "FeedForward", "activation")
+        where = "FeedForward"
+        require_count(channels, where, "channels")
+        require_count(hidden, where, "hidden")
+        require_choice(activation, _ACTIVATIONS, where, "activation")
+        require_probability(dropout, where, "dropout")
         self.activation = activation
         self.lin_in = Linear(channels, hidden)
         self.lin_out = Linear(hidden, channels)

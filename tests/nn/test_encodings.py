@@ -33,6 +33,31 @@ def test_positions_refuses_what_it_cannot_count():
         positions(batch=torch.tensor([1, 0]))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lengths": [-1, 2]}, "lengths must not be negative; got -1"),
+        ({"lengths": [1.5, 2]}, "lengths must hold integers; got torch.float32"),
+        ({"lengths": ["a"]}, r"lengths must hold integers; got \['a'\]"),
+        ({"lengths": 3}, r"lengths must have one dimension; got \[\]"),
+        ({"batch": torch.tensor([0.0, 1.0])}, "batch must hold integers; got torch.float32"),
+        ({"batch": torch.tensor([-1, 0])}, "batch must not be negative; got -1"),
+        ({"batch": torch.tensor([[0, 1]])}, r"batch must have one dimension; got \[1, 2\]"),
+    ],
+    ids=str,
+)
+def test_positions_refuses_what_is_no_count(arguments, message):
+    with pytest.raises(GraphformerError, match=f"^positions: {message}"):
+        positions(**arguments)
+
+
+def test_positions_reads_any_integer_and_nothing():
+    assert positions(lengths=torch.tensor([2, 1], dtype=torch.int32)).tolist() == [0, 1, 0]
+    assert positions(batch=torch.tensor([1, 1], dtype=torch.uint8)).tolist() == [0, 1]
+    assert positions(lengths=[]).shape == (0,)
+    assert positions(batch=torch.empty(0, dtype=torch.int64)).dtype == torch.int64
+
+
 def test_sinusoidal_is_the_papers_formula():
     out = SinusoidalEncoding(6)(torch.tensor([0, 1, 50]))
     for row, p in enumerate((0, 1, 50)):
@@ -56,6 +81,41 @@ def test_learned_looks_up_and_refuses_positions_beyond():
     assert not torch.equal(out[0], out[1])
     with pytest.raises(GraphformerError, match=r"position must lie in \[0, 4\); got 0 to 4"):
         encoding(positions(lengths=[5]))
+    with pytest.raises(GraphformerError, match="LearnedEncoding: position must hold integers; got torch.float32"):
+        encoding(torch.ones(3))
+    assert torch.equal(encoding(torch.tensor([1], dtype=torch.int32)), out[1:2])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SinusoidalEncoding("4"), "SinusoidalEncoding: channels must be an integer; got '4'"),
+        (lambda: LearnedEncoding(4.0, 3), "LearnedEncoding: num_positions must be an integer; got 4.0"),
+        (lambda: LearnedEncoding(4, 0), "LearnedEncoding: channels must be at least 1; got 0"),
+        (lambda: LaplacianEncoding(0, 5), "LaplacianEncoding: k must be at least 1; got 0"),
+        (lambda: LaplacianEncoding(2, -5), "LaplacianEncoding: channels must be at least 1; got -5"),
+        (lambda: RandomWalkEncoding(True, 5), "RandomWalkEncoding: steps must be an integer; got True"),
+        (lambda: RandomWalkEncoding(2, 0), "RandomWalkEncoding: channels must be at least 1; got 0"),
+        (
+            lambda: LaplacianEncoding(2, 5)(torch.zeros(4, 3)),
+            r"LaplacianEncoding: eigenvectors must have shape \[N, 2\]; got \[4, 3\]. Make them with 2 columns",
+        ),
+        (
+            lambda: RandomWalkEncoding(2, 5)(torch.zeros(4, 3)),
+            r"RandomWalkEncoding: probabilities must have shape \[N, 2\]; got \[4, 3\]",
+        ),
+        (lambda: RandomWalkEncoding(2, 5)(torch.zeros(2)), r"probabilities must have shape \[N, 2\]; got \[2\]"),
+    ],
+)
+def test_encodings_refuse_widths_that_do_not_fit(make, message):
+    with pytest.raises(GraphformerError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("encoding", [LaplacianEncoding(3, 5), RandomWalkEncoding(3, 5)], ids=["laplacian", "walk"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_encodings_answer_in_the_weights_dtype(encoding, dtype):
+    assert encoding.to(dtype)(torch.rand(4, 3)).dtype == dtype
 
 
 def test_laplacian_flips_whole_columns_of_whole_sets_in_training():

@@ -6,11 +6,13 @@ import pytest
 import torch
 import torch._dynamo.testing
 from torch_geometric import EdgeIndex
+from torch_geometric.data import Data
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.nn import GATv2Conv, GPSConv, HeteroConv, TransformerConv, to_hetero
 
 from graphformer import AttentionGraph, GraphformerError
 from graphformer.nn import GraphAttention
+from graphformer.patterns import Edges, Full
 
 N, M, C, C_OUT, H, F = 7, 5, 6, 12, 3, 4
 OPTIONS = [{}, {"edge_dim": F}, {"score": "additive", "edge_dim": F}, {"normalizer": "sigmoid"}, {"normalizer": "relu"}]
@@ -137,6 +139,30 @@ def test_unfused_path_routes_the_node_sets_own_edges():
     close(layer(x, graph, edge_attr), expected)
     layer.register_propagate_forward_hook(lambda *_: None)
     close(layer(x, graph, edge_attr), expected)
+
+
+def test_unfused_path_routes_the_edges_of_a_pattern():
+    data = Data(edge_index=some_edges().unique(dim=1), num_nodes=N)
+    graph = (Edges() | Full()).on(data)
+    assert graph.num_edges == N * N > data.num_edges == graph.num_own_edges
+    layer = GraphAttention(C, C_OUT, heads=H, edge_dim=F)
+    x, edge_attr = torch.randn(N, C), torch.randn(data.num_edges, F)
+    dense = torch.zeros(N, N, F)  # by (key, query): the features of the node set's edges, zeros elsewhere
+    dense[data.edge_index[0], data.edge_index[1]] = edge_attr
+    expected = layer(x, AttentionGraph.from_edge_index(graph.edge_index, num_nodes=N), dense[tuple(graph.edge_index)])
+    close(layer(x, graph, edge_attr), expected)
+    assert not torch.allclose(layer(x, graph, edge_attr.roll(1, 0)), expected)
+    layer.register_propagate_forward_hook(lambda *_: None)
+    close(layer(x, graph, edge_attr), expected)
+
+
+@pytest.mark.parametrize("unfused", [False, True])
+def test_edge_features_of_another_dtype_are_converted(unfused):
+    layer = GraphAttention(C, C_OUT, heads=H, edge_dim=F)
+    if unfused:
+        layer.register_propagate_forward_hook(lambda *_: None)
+    x, edge_index, edge_attr = torch.randn(N, C), some_edges(), torch.randn(17, F).float()
+    close(layer(x, edge_index, edge_attr), layer(x, edge_index, edge_attr.double()))
 
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
@@ -310,12 +336,17 @@ def test_repr_names_widths_and_heads():
     assert repr(GraphAttention((16, 4), 32)) == "GraphAttention((16, 4), 32, heads=8)"
 
 
-def test_dropout_acts_in_training_only():
+@pytest.mark.parametrize("unfused", [False, True])
+def test_dropout_acts_in_training_only(unfused):
     layer = GraphAttention(C, C_OUT, heads=H, dropout=0.5)
+    without = GraphAttention(C, C_OUT, heads=H)
+    without.load_state_dict(layer.state_dict())
+    if unfused:
+        layer.register_propagate_forward_hook(lambda *_: None)
     x, edge_index = torch.randn(N, C), some_edges()
     assert not torch.allclose(layer(x, edge_index), layer(x, edge_index))
     layer.eval()
-    close(layer(x, edge_index), layer(x, edge_index))
+    close(layer(x, edge_index), without(x, edge_index))
 
 
 def test_gradients_are_right():
@@ -441,6 +472,19 @@ ERRORS = [
     ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
     ({"score": "dott"}, "score must be one of dot, additive; got 'dott'. Did you mean dot?"),
     ({"normalizer": "max"}, "normalizer must be one of softmax, relu, sigmoid; got 'max'"),
+    ({"heads": 4.0}, "heads must be an integer; got 4.0"),
+    ({"heads": "4"}, "heads must be an integer; got '4'"),
+    ({"out_channels": 12.0}, "out_channels must be an integer; got 12.0"),
+    ({"out_channels": 0}, "out_channels must be at least 1; got 0"),
+    ({"edge_dim": 1.5}, "edge_dim must be an integer; got 1.5"),
+    ({"dropout": "0.1"}, r"dropout must lie in \[0, 1\); got '0.1'"),
+    ({"in_channels": 0}, "in_channels must be a width or a pair of widths .*, each at least 1, or -1; got 0"),
+    ({"in_channels": -2}, "in_channels must be a width or a pair .*; got -2. -1 takes the width from"),
+    ({"in_channels": "64"}, "in_channels must be a width or a pair .*; got '64'"),
+    ({"in_channels": 6.0}, "in_channels must be a width or a pair .*; got 6.0"),
+    ({"in_channels": (6, 5, 4)}, r"in_channels must be a width or a pair .*; got \(6, 5, 4\)"),
+    ({"in_channels": (6, 0)}, r"in_channels must be a width or a pair .*; got \(6, 0\)"),
+    ({"backend": "refrence"}, "backend must be one of auto, .*; got 'refrence'. Did you mean reference?"),
     ({"flow": "up"}, "flow must be one of source_to_target, target_to_source; got 'up'"),
 ]
 
@@ -449,6 +493,44 @@ ERRORS = [
 def test_refuses_bad_options(options, message):
     with pytest.raises(GraphformerError, match=message):
         GraphAttention(**{"in_channels": C, "out_channels": C_OUT, "heads": H, **options})
+
+
+def ones(*shape):
+    return torch.ones(shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "x", "message"),
+    [
+        (C, ones(N, 4), r"x must have shape \[N, 6\] where in_channels = 6; got \[7, 4\]"),
+        (C, ones(C), r"x must have shape \[N, 6\] where in_channels = 6; got \[6\]"),
+        (C, ones(2, N, C), r"x must have shape \[N, 6\] where in_channels = 6; got \[2, 7, 6\]"),
+        (-1, ones(2, N, C), r"x must have shape \[N, C\] where in_channels = -1; got \[2, 7, 6\]"),
+        ((C, M), ones(N, C), r"x must have shape \[N, 5\] where in_channels = \(6, 5\); got \[7, 6\]"),
+        ((C, M), (ones(N, C), ones(N, C)), r"x must have shape \[N, 5\] where in_channels = .* \[7, 6\]"),
+        (C, None, r"x must be a tensor or a pair of tensors; got NoneType. Pass x \[N, C\], or"),
+        (C, (ones(N, C), None), r"x must be a tensor or a pair of tensors; got \(Tensor, NoneType\)"),
+        (C, (ones(N, C),) * 3, r"x must be a tensor or a pair of tensors; got \(Tensor, Tensor, Tensor\)"),
+        (C, ones(N, C).long(), "x must have the weights' dtype torch.float64; got torch.int64"),
+        (C, ones(N, C).half(), "x must have the weights' dtype torch.float64; got torch.float16. Convert it"),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
+)
+def test_refuses_nodes_that_do_not_fit(in_channels, x, message):
+    with pytest.raises(GraphformerError, match=f"^GraphAttention: {message}"):
+        GraphAttention(in_channels, C_OUT, heads=H)(x, torch.tensor([[0, 1], [1, 0]]))
+
+
+def test_refuses_nodes_that_autocast_does_not_cast():
+    layer = GraphAttention(C, C_OUT, heads=H).float()
+    for x in (torch.ones(N, C).double(), torch.ones(N, C).long()):
+        with (
+            torch.autocast("cpu", dtype=torch.bfloat16),
+            pytest.raises(GraphformerError, match="x must have the weights' dtype torch.float32; got torch"),
+        ):
+            layer(x, some_edges())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.ones(N, C).half(), some_edges()).shape == (N, C_OUT)
 
 
 def test_refuses_inputs_that_do_not_fit():
@@ -467,6 +549,10 @@ def test_refuses_inputs_that_do_not_fit():
         plain(x, AttentionGraph.from_dense(torch.ones(5, 5).bool()))
     with pytest.raises(GraphformerError, match=r"x must have \(7, 5\) \(source, target\) rows; got \(7, 7\)"):
         plain(x, edge_index, size=(7, 5))
+    with pytest.raises(GraphformerError, match="size must be a pair of counts; got 3"):
+        plain(x, edge_index, size=3)
+    with pytest.raises(GraphformerError, match="edge_attr must be a tensor; got list"):
+        with_edges(x, edge_index, [1])
     reverse = GraphAttention(C, C_OUT, heads=H, flow="target_to_source")
     with pytest.raises(GraphformerError, match='graph must be an edge index where flow is "target_to_source"'):
         reverse(x, AttentionGraph.from_edge_index(edge_index, num_nodes=N))

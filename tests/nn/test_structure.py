@@ -71,6 +71,32 @@ def test_walks_return_as_powers_of_the_step_matrix_say(dense_nodes, monkeypatch)
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-6)
 
 
+def test_walks_are_the_same_in_every_block_of_starting_nodes(monkeypatch):
+    edge_index = edges_of(nx.lollipop_graph(5, 6))
+    expected = random_walk_probabilities(edge_index, 11, 5)
+    monkeypatch.setattr(structure, "_START_NODES", 4)
+    torch.testing.assert_close(random_walk_probabilities(edge_index, 11, 5), expected)
+    monkeypatch.setattr(structure, "_DENSE_NODES", 0)
+    torch.testing.assert_close(random_walk_probabilities(edge_index, 11, 5), expected)
+
+
+def test_walks_on_a_large_graph_hold_no_full_matrix(monkeypatch):
+    num_nodes, widest = 2000, 0
+    eye = np.eye
+
+    def measured(rows, columns, **options):
+        nonlocal widest
+        widest = max(widest, columns)
+        return eye(rows, columns, **options)
+
+    monkeypatch.setattr(structure.np, "eye", measured)
+    ring = torch.arange(num_nodes)
+    edge_index = torch.stack((ring.repeat(2), torch.cat((ring.roll(1), ring.roll(-1)))))
+    walk = random_walk_probabilities(edge_index, num_nodes, 4)
+    torch.testing.assert_close(walk, torch.tensor([0, 1 / 2, 0, 3 / 8]).expand(num_nodes, -1))
+    assert widest == 256
+
+
 def test_walks_go_along_directed_edges_and_count_duplicates():
     edge_index = torch.tensor([[0, 0, 0, 1], [0, 0, 1, 0]])  # two loops at 0, and 0 <-> 1
     walk = random_walk_probabilities(edge_index, 2, 2)
@@ -102,3 +128,23 @@ def test_refuses_nothing_to_compute():
         laplacian_eigenvectors(EMPTY, 2, 0)
     with pytest.raises(GraphformerError, match="steps must be at least 1; got 0"):
         random_walk_probabilities(EMPTY, 2, 0)
+
+
+@pytest.mark.parametrize("of", [laplacian_eigenvectors, random_walk_probabilities])
+@pytest.mark.parametrize(
+    ("edge_index", "num_nodes", "count", "message"),
+    [
+        (torch.tensor([[0], [3]]), 3, 2, r"edge_index must hold ids in \[0, 3\); got 3"),
+        (torch.tensor([[-1], [0]]), 3, 2, r"edge_index must hold ids in \[0, 3\); got -1"),
+        (torch.tensor([[0.0], [1.0]]), 3, 2, "edge_index must have an integer dtype; got torch.float32"),
+        (torch.tensor([[0, 1]]), 3, 2, r"edge_index must have shape \[2, E\]; got \[1, 2\]"),
+        ([[0], [1]], 3, 2, r"edge_index must be a tensor \[2, E\], .*; got list"),
+        (EMPTY, None, 2, "num_nodes must be an integer; got None"),
+        (EMPTY, -1, 2, "num_nodes must not be negative; got -1"),
+        (EMPTY, 3, 2.0, "(k|steps) must be an integer; got 2.0"),
+    ],
+    ids=str,
+)
+def test_refuses_edges_that_do_not_fit(of, edge_index, num_nodes, count, message):
+    with pytest.raises(GraphformerError, match=f"^{of.__name__}: {message}"):
+        of(edge_index, num_nodes, count)

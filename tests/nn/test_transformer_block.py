@@ -102,6 +102,14 @@ def test_reset_parameters_draws_anew():
     assert not torch.allclose(block(x, graph), before)
 
 
+@pytest.mark.parametrize(
+    ("x", "got"), [(torch.ones(4, C + 1), r"\[4, 13\]"), (torch.ones(C), r"\[12\]"), (None, "None")]
+)
+def test_refuses_nodes_of_another_width(x, got):
+    with pytest.raises(GraphformerError, match=rf"TransformerBlock: x must have shape \[N, 12\]; got {got}"):
+        TransformerBlock(C, H)(x, full_graph([4]))
+
+
 def test_refuses_unknown_names():
     with pytest.raises(GraphformerError, match="norm must be one of layer, batch; got 'instance'"):
         TransformerBlock(C, H, norm="instance")
@@ -109,5 +117,16 @@ def test_refuses_unknown_names():
         FeedForward(C, 8, activation="rely")
     with pytest.raises(GraphformerError, match="feed_forward must be at least 1; got 0"):
         TransformerBlock(C, H, feed_forward=0)
+    for name in ("dropout", "attention_dropout"):
+        with pytest.raises(GraphformerError, match=rf"TransformerBlock: {name} must lie in \[0, 1\); got 1.5"):
+            TransformerBlock(C, H, **{name: 1.5})
+    with pytest.raises(GraphformerError, match="TransformerBlock: channels must be at least 1; got -1"):
+        TransformerBlock(-1, H)
+    with pytest.raises(GraphformerError, match="feed_forward must be an integer; got 1.5"):
+        TransformerBlock(C, H, feed_forward=1.5)
+    with pytest.raises(GraphformerError, match="FeedForward: hidden must be at least 1; got -1"):
+        FeedForward(C, -1)
+    with pytest.raises(GraphformerError, match=r"FeedForward: dropout must lie in \[0, 1\); got 2"):
+        FeedForward(C, 8, dropout=2)
     with pytest.raises(GraphformerError, match="out_channels must be a positive multiple of heads = 5; got 12"):
         TransformerBlock(C, 5)
