@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphformer._checks import require, require_choice
+from graphformer.nn.options import require_count, require_probability
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class GraphTransformerConfig:
         pooling: "sum" or "mean" of the nodes of a graph.
 
     Raises:
-        InputError: A value is out of range or a name is unknown.
+        InputError: A value is of the wrong kind or out of range, or a name is unknown. The pattern is read where the
+            transform and the model are made.
 
     Example:
         >>> GraphTransformerConfig(layers=2, pattern="Edges() | Full()").channels
@@ -50,16 +52,19 @@ class GraphTransformerConfig:
     def __post_init__(self) -> None:
         where = "GraphTransformerConfig"
         for name in ("channels", "layers", "heads", "feed_forward"):
-            value = getattr(self, name)
-            require(value > 0, where, name, "be at least 1", value, "Pass a count.")
+            require_count(getattr(self, name), where, name)
         for name in ("walk_steps", "laplacian"):
-            value = getattr(self, name)
-            require(value >= 0, where, name, "not be negative", value, "Pass 0 to do without.")
+            require_count(getattr(self, name), where, name, "Pass 0 to do without.", minimum=0)
         for name in ("dropout", "attention_dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, where, name, "lie in [0, 1)", value, "Pass a probability.")
+            require_probability(getattr(self, name), where, name)
         divides = self.channels % self.heads == 0
         rule = f"be a multiple of heads = {self.heads}"
         require(divides, where, "channels", rule, self.channels, "It is the width of all heads together.")
+        for name, kind, remedy in (
+            ("pattern", str, "Write it as text."),
+            ("virtual_node", bool, "Pass True or False."),
+        ):
+            value = getattr(self, name)
+            require(isinstance(value, kind), where, name, f"be a {kind.__name__}", repr(value), remedy)
         require_choice(self.norm, ("batch", "layer"), where, "norm")
         require_choice(self.pooling, ("sum", "mean"), where, "pooling")

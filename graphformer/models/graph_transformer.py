@@ -14,10 +14,11 @@ from torch_geometric.transforms import Compose
 from torch_geometric.utils import scatter
 
 from graphformer import patterns
-from graphformer._checks import require
+from graphformer._checks import refuse, require
 from graphformer.models.config import GraphTransformerConfig
 from graphformer.nn.block import TransformerBlock
 from graphformer.nn.encodings import LaplacianEncoding, RandomWalkEncoding
+from graphformer.nn.options import require_count
 from graphformer.nn.structure import AddLaplacianEigenvectors, AddRandomWalk
 
 _WHERE = "GraphTransformer"
@@ -95,7 +96,7 @@ class GraphTransformer(torch.nn.Module):
             require(
                 positive, _WHERE, name, "hold positive counts", list(counts), "Give each feature's number of values."
             )
-        require(num_outputs > 0, _WHERE, "num_outputs", "be at least 1", num_outputs, "Give the number of tasks.")
+        require_count(num_outputs, _WHERE, "num_outputs", "Give the number of tasks.")
         self.config = config
         self.node_categories = tuple(node_categories)
         self.edge_categories = tuple(edge_categories)
@@ -157,6 +158,10 @@ class GraphTransformer(torch.nn.Module):
             InputError: Something that the settings ask for is missing, or a category is out of range.
         """
         graph = _stored(batch, "attention_graph")
+        if getattr(batch, "edge_index", None) is None:
+            refuse(
+                _WHERE, "batch", "carry edge_index", None, "Give edges; torch.empty(2, 0).long() where there are none."
+            )
         num_graphs = batch.num_graphs if batch.batch is not None else 1
         member = batch.batch if batch.batch is not None else batch.edge_index.new_zeros(batch.num_nodes)
         x = self._embed(batch, member, num_graphs)
@@ -215,20 +220,17 @@ def _labels_of(pattern: str) -> tuple[bool, int | None]:
 
 
 def _stored(batch: Data, name: str) -> Any:
-    require(
-        name in batch, _WHERE, "batch", f"carry {name}", "none", "Pass each sample through transform(config) first."
-    )
+    if name not in batch:
+        refuse(_WHERE, "batch", f"carry {name}", "none", "Pass each sample through transform(config) first.")
     return getattr(batch, name)
 
 
 def _check_categories(name: str, values: Tensor | None, categories: tuple[int, ...]) -> None:
-    good = values is not None and values.dim() == 2 and values.shape[1] == len(categories)
-    found = None if values is None else list(values.shape)
-    require(good, _WHERE, name, f"have shape [*, {len(categories)}]", found, "Give one column a categorical feature.")
-    assert values is not None
-    require(
-        values.dtype == torch.int64, _WHERE, name, "hold int64 categories", values.dtype, "Convert it with .long()."
-    )
+    if values is None or values.dim() != 2 or values.shape[1] != len(categories):
+        found = None if values is None else list(values.shape)
+        refuse(_WHERE, name, f"have shape [*, {len(categories)}]", found, "Give one column a categorical feature.")
+    if values.dtype != torch.int64:
+        refuse(_WHERE, name, "hold int64 categories", values.dtype, "Convert it with .long().")
     # A GPU reports a bad id by its own assertion; looking here would make it wait.
     if values.device.type != "cpu" or torch.compiler.is_compiling() or values.shape[0] == 0:
         return

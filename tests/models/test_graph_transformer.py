@@ -159,6 +159,45 @@ def test_autocast_runs_in_bfloat16():
     torch.testing.assert_close(out.float(), exact, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("pattern", ["Edges()", "Edges() | Full()"])
+def test_runs_in_the_dtype_of_its_weights(dtype, pattern):
+    model, prepare = make(laplacian=2, virtual_node=True, pattern=pattern)
+    batch = Batch.from_data_list([prepare(sample(6, 9)), prepare(sample(4, 5, seed=1))])
+    model.eval()
+    exact = model(batch)
+    out = model.to(dtype)(batch)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), exact, rtol=0.1, atol=0.1)
+    out.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("Windw(3)", "pattern must be one of .*; got 'Windw'. Did you mean Window"),
+        ("Edges() |", "text must be one pattern expression; got 'Edges.. |'"),
+        ("", "text must be one pattern expression; got ''"),
+    ],
+)
+def test_a_bad_pattern_is_told_when_model_and_transform_are_made(pattern, message):
+    config = GraphTransformerConfig(channels=16, pattern=pattern)
+    with pytest.raises(GraphformerError, match=f"^parse: {message}"):
+        GraphTransformer(config, NODES, EDGES, TASKS)
+    with pytest.raises(GraphformerError, match=f"^parse: {message}"):
+        transform(config)
+
+
+def test_refuses_samples_without_edges_or_of_other_settings():
+    model, prepare = make(pattern="Full()", laplacian=2)
+    with pytest.raises(GraphformerError, match="batch must carry edge_index; got None. Give edges; torch.empty"):
+        model(prepare(Data(x=sample(6, 9).x)))
+    for name, found in (("walk_steps", "probabilities .* got .6, 5"), ("laplacian", "eigenvectors .* got .6, 5")):
+        _, other = make(**{"pattern": "Full()", "laplacian": 2, name: 5})
+        with pytest.raises(GraphformerError, match=found):
+            model(other(sample(6, 9)))
+
+
 def test_refuses_what_does_not_fit():
     model, prepare = make(laplacian=2)
     good = prepare(sample(6, 9))
