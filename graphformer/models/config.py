@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from graphformer._checks import require, require_choice
-from graphformer.nn.options import require_count, require_probability
+from graphformer._checks import require, require_choice, require_count, require_probability
 
 
 @dataclass(frozen=True)

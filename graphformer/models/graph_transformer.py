@@ -14,11 +14,10 @@ from torch_geometric.transforms import Compose
 from torch_geometric.utils import scatter
 
 from graphformer import patterns
-from graphformer._checks import refuse, require
+from graphformer._checks import refuse, require, require_count
 from graphformer.models.config import GraphTransformerConfig
 from graphformer.nn.block import TransformerBlock
 from graphformer.nn.encodings import LaplacianEncoding, RandomWalkEncoding
-from graphformer.nn.options import require_count
 from graphformer.nn.structure import AddLaplacianEigenvectors, AddRandomWalk
 
 _WHERE = "GraphTransformer"

@@ -12,11 +12,10 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense import Linear
 from torch_geometric.typing import OptTensor
 
-from graphformer._checks import refuse, require, require_choice
+from graphformer._checks import refuse, require, require_choice, require_count, require_probability
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import Additive, attend, attention_weights
 from graphformer.kernels.api import BACKENDS
-from graphformer.nn.options import require_count, require_probability
 
 _WHERE = "GraphAttention"
 

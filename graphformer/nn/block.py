@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.norm import BatchNorm
 
-from graphformer._checks import refuse, require_choice
+from graphformer._checks import refuse, require_choice, require_count, require_probability
 from graphformer.graphs import AttentionGraph
 from graphformer.nn.attention import GraphAttention
 from graphformer.nn.degree import DegreeScaler
 from graphformer.nn.feed_forward import FeedForward
-from graphformer.nn.options import require_count, require_probability
 
 
 class TransformerBlock(torch.nn.Module):

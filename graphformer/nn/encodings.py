@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.norm import BatchNorm
 
-from graphformer._checks import refuse, require
+from graphformer._checks import refuse, require, require_count
 from graphformer._errors import InputError
-from graphformer.nn.options import require_count
 
 
 def positions(*, lengths: Sequence[int] | Tensor | None = None, batch: Tensor | None = None) -> Tensor:

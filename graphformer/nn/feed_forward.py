@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear
 
-from graphformer._checks import require_choice
-from graphformer.nn.options import require_count, require_probability
+from graphformer._checks import require_choice, require_count, require_probability
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,

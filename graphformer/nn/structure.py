@@ -16,9 +16,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from graphformer._checks import require
+from graphformer._checks import require, require_count
 from graphformer.graphs.convert import read_adjacency
-from graphformer.nn.options import require_count
 
 # Up to this many nodes a dense eigensolver is exact and fast; above it Lanczos finds the few that are asked for.
 _DENSE_NODES = 512
