@@ -31,7 +31,7 @@ class _Binary(Pattern):
 
 @dataclass(frozen=True, repr=False)
 class Or(_Binary):
-    """`p | q`: each pair of either once; the first pattern's relation wins."""
+    """`p | q`: p's pairs, with its relations and copies, and those of q that p lacks."""
 
     _symbol = "|"
     _precedence = 1

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from graphformer.patterns.node_sets import NodeSets, read_nodes
-from graphformer.patterns.pattern import Nodes, Pattern
 from graphformer.patterns.terms import RunTerm, Term
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from graphformer.patterns.pattern import Nodes, Pattern
 
 _MOST_CELLS = 96  # nodes a side up to which each pair has a cell of its own
 _MOST_BINS = 256

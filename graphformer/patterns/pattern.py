@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from graphformer import graphs
-from graphformer._checks import require
+from graphformer._checks import refuse, require
 from graphformer.graphs import AttentionGraph
+from graphformer.patterns.draw import draw
 from graphformer.patterns.node_sets import NodeSets, read_nodes
 from graphformer.patterns.terms import Term, make_graph
 
@@ -30,7 +31,7 @@ class Pattern:
     Patterns compare and hash by value, and their repr is an expression that :func:`parse` reads back. With patterns
     `p` and `q`:
 
-    * `p | q` has each pair of either once; where both have it, p's relation stays.
+    * `p | q` has p's pairs, with its relations and copies, and adds those of q that p lacks.
     * `p + q` keeps both copies of a pair that both have.
     * `p & q` has p's pairs that q has too, `p - q` those that q has not; relations and copies are p's.
     * `~p` has the pairs inside each set that p leaves out.
@@ -112,7 +113,7 @@ class Pattern:
         """Whether each query may attend to each key: the pattern's formula, without its lowering.
 
         Args:
-            query: Global ids. Any integer dtype, shape `[E]` or any that broadcasts with `key`.
+            query: Global ids, a tensor. Any integer dtype, shape `[E]` or any that broadcasts with `key`.
             key: Global ids, likewise.
             nodes: As in :meth:`on`.
 
@@ -120,7 +121,7 @@ class Pattern:
             bool tensor of the broadcast shape; False across sets.
 
         Raises:
-            InputError: An id out of range, or nodes that cannot be read.
+            InputError: An id out of range, shapes that do not broadcast, or nodes that cannot be read.
 
         Example:
             >>> import torch
@@ -134,7 +135,7 @@ class Pattern:
         sets = read_nodes(nodes, repr(self))
         query = _check_ids(query, "query", sets.num_queries).to(sets.device)
         key = _check_ids(key, "key", sets.num_keys).to(sets.device)
-        shape = (query + key).shape
+        shape = _common_shape(query, key)
         query, key = query.expand(shape).reshape(-1), key.expand(shape).reshape(-1)
         same_set = sets.query_set[query] == sets.key_set[key]
         return (same_set & self._allows(sets, query, key)).view(shape)
@@ -201,8 +202,6 @@ class Pattern:
             >>> type(Window(3).draw(32)).__name__
             'Figure'
         """
-        from graphformer.patterns.draw import draw
-
         return draw(self, nodes, ax)
 
     # ---------------------------------------------------------------- algebra
@@ -271,8 +270,10 @@ def check_flag(pattern: Pattern, argument: str) -> None:
     )
 
 
-def _check_ids(ids: Tensor, argument: str, limit: int) -> Tensor:
+def _check_ids(ids: Any, argument: str, limit: int) -> Tensor:
     where = "Pattern.allows"
+    found = type(ids).__name__
+    require(isinstance(ids, Tensor), where, argument, "be a tensor", found, "Convert it with torch.as_tensor.")
     integer = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
     require(integer, where, argument, "hold integers", ids.dtype, "Pass global ids, not a mask.")
     low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, -1)
@@ -280,3 +281,12 @@ def _check_ids(ids: Tensor, argument: str, limit: int) -> Tensor:
     remedy = "Ids are global: they count over all sets of the batch."
     require(low >= 0 and high < limit, where, argument, f"hold ids in [0, {limit})", wrong, remedy)
     return ids.long()
+
+
+def _common_shape(query: Tensor, key: Tensor) -> torch.Size:
+    try:
+        return torch.broadcast_shapes(query.shape, key.shape)
+    except RuntimeError:
+        remedy = "Pass pairs of equal shape, or query[:, None] for all pairs."
+        found = f"{list(query.shape)} and {list(key.shape)}"
+        refuse("Pattern.allows", "query and key", "have shapes that broadcast", found, remedy)

@@ -99,7 +99,7 @@ def support(terms: Sequence[Term], sets: NodeSets) -> KeyRuns:
 
 
 def join(first: list[Term], second: list[Term], sets: NodeSets) -> list[Term]:
-    """Each pair of either once: the first terms, then what the second ones add."""
+    """The first terms with their copies, then what the second ones add."""
     if len(first) == len(second) == 1:
         one, other = first[0], second[0]
         if isinstance(one, RunTerm) and isinstance(other, RunTerm) and one.relation == other.relation:

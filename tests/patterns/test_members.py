@@ -241,6 +241,12 @@ def test_hops_of_a_large_sparse_graph_stay_sparse():
         (lambda: Hops(2).on([3, 4]), r"Hops\(k=2\): nodes must hold edge_index; got no edges"),
         (lambda: Edges().on((example(), 3)), r"Edges\(\): nodes must be one node set with edges; got a \(keys"),
         (lambda: Hops(1).allows(torch.tensor([0]), torch.tensor([0]), 3), "must hold edge_index"),
+        (lambda: Full().allows([0], torch.tensor([1]), 3), "allows: query must be a tensor; got list. Convert"),
+        (lambda: Full().allows(torch.tensor([0]), [1], 3), "allows: key must be a tensor; got list. Convert"),
+        (
+            lambda: Full().allows(torch.tensor([0, 1]), torch.tensor([0, 1, 2]), 3),
+            r"allows: query and key must have shapes that broadcast; got \[2\] and \[3\]. Pass pairs",
+        ),
     ],
     ids=str,
 )
