@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphformer._checks import refuse, require
 from graphformer._errors import InputError
+from graphformer.graphs.layout import expand_rows
 
 if TYPE_CHECKING:
     import networkx
@@ -20,8 +21,8 @@ _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 
 def read_adjacency(edge_index: Any, where: str) -> tuple[Tensor, tuple[int, int] | None]:
     """A plain int64 edge index [2, E], and its (num_keys, num_queries) where the input says so."""
-    if isinstance(edge_index, Tensor) and edge_index.layout in _SPARSE:
-        return _read_torch_sparse(edge_index)
+    if isinstance(edge_index, Tensor) and edge_index.layout != torch.strided:
+        return _read_torch_sparse(edge_index, where)
     if hasattr(edge_index, "sparse_sizes") and hasattr(edge_index, "coo"):  # torch_sparse.SparseTensor
         query, key, _ = edge_index.coo()
         num_queries, num_keys = edge_index.sparse_sizes()
@@ -70,13 +71,13 @@ def resolve_size(
             "Pass size=(num_keys, num_queries) for a bipartite graph, num_nodes otherwise.",
         )
     if size is not None:
-        pair = tuple(size)
-        if not (len(pair) == 2 and all(count is not None and count >= 0 for count in pair)):
-            refuse(where, "size", "be two counts (num_keys, num_queries)", size, "Name both, keys first.")
-        return pair
+        if not (isinstance(size, (tuple, list)) and len(size) == 2 and all(is_count(count) for count in size)):
+            rule = "be two integers (num_keys, num_queries), 0 or more"
+            refuse(where, "size", rule, repr(size), "Name both, keys first.")
+        return size[0], size[1]
     if num_nodes is not None:
-        if not (num_nodes >= 0):
-            refuse(where, "num_nodes", "not be negative", num_nodes, "Pass a count of nodes.")
+        if not is_count(num_nodes):
+            refuse(where, "num_nodes", "be an integer, 0 or more", repr(num_nodes), "Pass a count, as x.shape[0] is.")
         return num_nodes, num_nodes
     if known is not None:
         return known
@@ -84,10 +85,17 @@ def resolve_size(
     return count, count
 
 
-def read_csr(query_ptr: Tensor, key_index: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
+def is_count(value: Any) -> bool:
+    """Whether the value is an integer, 0 or more; a size that torch.compile traces is one."""
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool) and bool(value >= 0)
+
+
+def read_csr(query_ptr: Any, key_index: Any, num_keys: Any) -> tuple[Tensor, Tensor]:
     """Check CSR rows; returns an own int64 copy of the offsets, and the keys."""
     where = "AttentionGraph.from_csr"
+    require(is_count(num_keys), where, "num_keys", "be an integer, 0 or more", repr(num_keys), "Pass a count of keys.")
     for name, tensor in (("query_ptr", query_ptr), ("key_index", key_index)):
+        _require_tensor(tensor, where, name)
         require(tensor.dim() == 1, where, name, "have one dimension", list(tensor.shape), "Flatten it.")
         require(
             tensor.dtype in (torch.int32, torch.int64),
@@ -119,13 +127,21 @@ def read_csr(query_ptr: Tensor, key_index: Tensor, num_keys: int) -> tuple[Tenso
     return query_ptr, key_index
 
 
-def check_relation(relation: Tensor | None, num_relations: int | None, num_edges: int, device: torch.device) -> int:
+def _require_tensor(value: Any, where: str, argument: str) -> None:
+    if not isinstance(value, Tensor):
+        refuse(where, argument, "be a tensor", type(value).__name__, "Convert it with torch.as_tensor.")
+
+
+def check_relation(relation: Any, num_relations: Any, num_edges: int, device: torch.device) -> int:
     """Refuse relations that do not fit the edges; returns their number."""
     where = "AttentionGraph"
+    if not (num_relations is None or is_count(num_relations)):
+        refuse(where, "num_relations", "be an integer, 0 or more", repr(num_relations), "Pass a count of relations.")
     if relation is None:
         if num_relations:
             refuse(where, "num_relations", "come with relation", num_relations, "Pass relation=, [E] ids.")
         return 0
+    _require_tensor(relation, where, "relation")
     if relation.shape != (num_edges,):
         refuse(
             where,
@@ -158,9 +174,10 @@ def check_relation(relation: Tensor | None, num_relations: int | None, num_edges
     return limit
 
 
-def check_mask(mask: Tensor) -> None:
+def check_mask(mask: Any) -> None:
     """Refuse what is not a boolean [N, M] mask."""
     where = "AttentionGraph.from_dense"
+    _require_tensor(mask, where, "mask")
     require(mask.dim() == 2, where, "mask", "have shape [N, M]", list(mask.shape), "Rows are queries, columns keys.")
     require(
         mask.dtype == torch.bool,
@@ -174,6 +191,14 @@ def check_mask(mask: Tensor) -> None:
 
 def read_scipy(matrix: scipy.sparse.spmatrix) -> tuple[Tensor, tuple[int, int]]:
     """Edge index and size of a scipy matrix whose rows are sources."""
+    require(
+        hasattr(matrix, "tocoo") and len(matrix.shape) == 2,
+        "AttentionGraph.from_scipy",
+        "matrix",
+        "be a scipy sparse matrix with two dimensions",
+        type(matrix).__name__,
+        "Wrap an array with scipy.sparse.coo_array.",
+    )
     coo = matrix.tocoo()
     edge_index = torch.from_numpy(np.stack((coo.row, coo.col)).astype(np.int64, copy=False))
     return edge_index, (int(coo.shape[0]), int(coo.shape[1]))
@@ -181,6 +206,14 @@ def read_scipy(matrix: scipy.sparse.spmatrix) -> tuple[Tensor, tuple[int, int]]:
 
 def read_networkx(graph: networkx.Graph) -> tuple[Tensor, int]:
     """Edge index and node count of a networkx graph, both directions of an undirected edge."""
+    require(
+        all(hasattr(graph, name) for name in ("nodes", "edges", "is_directed")),
+        "AttentionGraph.from_networkx",
+        "graph",
+        "be a networkx graph",
+        type(graph).__name__,
+        "Make one with networkx, or pass an edge list to from_edge_index.",
+    )
     number = {node: position for position, node in enumerate(graph.nodes)}
     pairs = [(number[u], number[v]) for u, v in graph.edges()]
     if not graph.is_directed():
@@ -189,17 +222,22 @@ def read_networkx(graph: networkx.Graph) -> tuple[Tensor, int]:
     return edge_index, len(number)
 
 
-def _read_torch_sparse(matrix: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    num_queries, num_keys = matrix.shape[:2]
+def _read_torch_sparse(matrix: Tensor, where: str) -> tuple[Tensor, tuple[int, int]]:
+    plain = matrix.layout in _SPARSE and matrix.dim() == 2 and matrix.dense_dim() == 0
+    found = f"{matrix.layout} with shape {list(matrix.shape)}"
+    rule = "be a COO, CSR or CSC matrix of scalars where it is sparse"
+    require(plain, where, "edge_index", rule, found, "Convert it with .to_sparse_coo(), one value an entry.")
+    num_queries, num_keys = matrix.shape
     if matrix.layout == torch.sparse_coo:
-        query, key = matrix.coalesce().indices()
+        query, key = matrix._indices()  # indices() wants a coalesced matrix, which holds a duplicate entry once
+    elif matrix.layout == torch.sparse_csr:
+        query, key = expand_rows(matrix.crow_indices(), matrix._nnz()), matrix.col_indices()
     else:
-        # CSC is read in the row-major order of its entries, so that one matrix gives one order whatever its layout.
-        csr = matrix.to_sparse_csr() if matrix.layout == torch.sparse_csc else matrix
-        key = csr.col_indices()
-        rows = torch.arange(num_queries, device=key.device)
-        query = torch.repeat_interleave(rows, csr.crow_indices().diff(), output_size=key.numel())
-    return torch.stack((key.long(), query.long())), (num_keys, num_queries)
+        query, key = matrix.row_indices(), expand_rows(matrix.ccol_indices(), matrix._nnz())
+    # Row-major, so that one matrix gives one order of edges whatever its layout.
+    order = torch.argsort(key, stable=True)
+    order = order[torch.argsort(query[order], stable=True)]
+    return torch.stack((key[order].long(), query[order].long())), (num_keys, num_queries)
 
 
 def _edge_index_size(edge_index: Tensor) -> tuple[int, int] | None:
