@@ -11,6 +11,7 @@ from torch import Tensor
 from graphformer.graphs import convert, describe
 from graphformer.graphs.describe import GraphStats
 from graphformer.graphs.layout import Layout, expand_rows, index_dtype, make_layout
+from graphformer.graphs.union import unite
 
 if TYPE_CHECKING:
     import networkx
@@ -22,6 +23,7 @@ class AttentionGraph:
 
     Make one with :meth:`from_edge_index`, another ``from_*`` or ``pattern.on(nodes)``; make it once a batch and pass
     it to every layer. Bias, attention weights and dropout go by *edge id*, a pair's position in :attr:`edge_index`.
+    A graph copies what it is made from and hands out its own tensors, which must not be written to.
 
     Example:
         >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2], [1, 1, 0]]), num_nodes=3)
@@ -70,14 +72,15 @@ class AttentionGraph:
         Args:
             edge_index: Row 0 source = key, row 1 target = query. Shape `[2, E]`, any integer dtype; or a PyG
                 `EdgeIndex`; or a `torch.sparse` matrix or torch_sparse `SparseTensor`, both read as transposed
-                adjacencies (rows are queries), in their row-major order.
-            num_nodes: Number of nodes, where keys and queries are one set. Default: largest id + 1.
-            size: (num_keys, num_queries), for a bipartite graph. Give this or `num_nodes`.
+                adjacencies (rows are queries), in their row-major order. Every stored entry is an edge, whatever its
+                value; a duplicate entry is a duplicate edge.
+            num_nodes: Number of nodes, an integer, where keys and queries are one set. Default: largest id + 1.
+            size: (num_keys, num_queries), two integers, for a bipartite graph. Give this or `num_nodes`.
             relation: The integer of each pair. Shape `[E]`, int64, values in [0, num_relations).
             num_relations: Number of relations. Default: largest relation + 1.
 
         Raises:
-            InputError: Wrong shape or dtype, an id out of range, or both `num_nodes` and `size`.
+            InputError: Wrong type, shape or dtype, an id out of range, or both `num_nodes` and `size`.
 
         Example:
             >>> AttentionGraph.from_edge_index(torch.tensor([[4, 0], [0, 1]]), size=(5, 2))
@@ -88,7 +91,7 @@ class AttentionGraph:
         key, query = edge_index.unbind(0)
         by_query = make_layout(query, key, num_queries, num_keys)
         num_relations = convert.check_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
-        relation = None if relation is None else relation.to(index_dtype(num_relations))
+        relation = None if relation is None else relation.to(index_dtype(num_relations), copy=True)
         return cls(by_query, num_keys, relation=relation, num_relations=num_relations)
 
     @classmethod
@@ -120,7 +123,7 @@ class AttentionGraph:
         """
         query_ptr, key_index = convert.read_csr(query_ptr, key_index, num_keys)
         num_relations = convert.check_relation(relation, num_relations, key_index.numel(), key_index.device)
-        relation = None if relation is None else relation.to(index_dtype(num_relations))
+        relation = None if relation is None else relation.to(index_dtype(num_relations), copy=True)
         key_index = key_index.to(index_dtype(max(query_ptr.numel() - 1, num_keys)), copy=True)
         return cls(Layout(query_ptr, key_index, None), num_keys, relation=relation, num_relations=num_relations)
 
@@ -144,7 +147,8 @@ class AttentionGraph:
     def from_scipy(cls, matrix: scipy.sparse.spmatrix) -> AttentionGraph:
         """A graph from a scipy sparse matrix: rows are sources (keys), as in PyG's `from_scipy_sparse_matrix`.
 
-        Stored entries are edges, whatever their value; the edge ids are the order of `matrix.tocoo()`.
+        Stored entries are edges, whatever their value, and duplicate entries are duplicate edges; the edge ids are the
+        order of `matrix.tocoo()`.
 
         Example:
             >>> import scipy.sparse
@@ -175,7 +179,11 @@ class AttentionGraph:
         """The disjoint union: nodes, edges and own edges numbered one graph after the other.
 
         Args:
-            graphs: At least one graph; all on one device; all or none with relations, all or none with own edges.
+            graphs: At least one graph; all on one device; all or none with relations, all or none with own edges. The
+                union has as many relations as the graph that has the most.
+
+        Raises:
+            InputError: No graphs, or graphs that do not go together.
 
         Example:
             >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0], [1]]), num_nodes=2)
@@ -183,9 +191,7 @@ class AttentionGraph:
             tensor([[0, 2],
                     [1, 3]])
         """
-        from graphformer.graphs.union import union
-
-        return union(graphs)
+        return unite(graphs, cls)
 
     # ---------------------------------------------------------------- sizes
 
@@ -228,7 +234,10 @@ class AttentionGraph:
 
     @property
     def edge_index(self) -> Tensor:
-        """The pairs in the order of their ids: row 0 keys, row 1 queries. Shape `[2, E]`, int64."""
+        """The pairs in the order of their ids: row 0 keys, row 1 queries. Shape `[2, E]`, int64.
+
+        Made when first asked for and kept; like every tensor of a graph it is for reading, so clone before you write.
+        """
         if self._edge_index is None:
             ptr, index, edge_id = self._by_query
             pairs = torch.stack((index.long(), expand_rows(ptr, index.shape[0])))
@@ -355,7 +364,3 @@ class AttentionGraph:
             indices int32, ids int32; 72 bytes held on cpu
         """
         return describe.paragraph(self)
-
-
-# Lets torch.load(weights_only=True) read graphs that a data set stored; the class holds tensors and integers only.
-torch.serialization.add_safe_globals([AttentionGraph])

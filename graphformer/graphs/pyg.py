@@ -1,39 +1,67 @@
 """Attention graphs on PyG data: stored on each sample, united in each batch.
 
 PyG's collation concatenates tensors and leaves any other value as a list of the samples' values. A sample that carries
-an attention graph therefore has a class of its own, whose property unites that list when it is first read, so that
-``batch.attention_graph`` is one graph. Moving a batch moves its members' graphs, and the union follows.
+an attention graph therefore has a class of its own, which unites that list when a batch is first read, moved or
+pickled: ``batch.attention_graph`` is one graph, and a batch travels as the tensors of one graph.
 """
 
 from __future__ import annotations
 
 import copy
 import copyreg
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from torch_geometric.data import Batch, Data
 
+from graphformer import graphs
+from graphformer._checks import require
+from graphformer._errors import InputError
 from graphformer.graphs.attention_graph import AttentionGraph
+from graphformer.graphs.united import UnitedGraphs
 
 KEY = "attention_graph"
 
 
 class _CarriesGraph:
-    """Adds the property that unites a batch's graphs."""
+    """Keeps a batch's graphs united."""
 
     _carrier_base: type
 
     @property
     def attention_graph(self) -> AttentionGraph:
-        stored = self._store[KEY]  # type: ignore[attr-defined]
-        if isinstance(stored, AttentionGraph):
-            return stored
-        known = self.__dict__.get("_united_graph")
-        if known is None or known[0] is not stored:  # a moved batch holds a new list
-            known = (stored, AttentionGraph.union(stored))
-            self.__dict__["_united_graph"] = known
-        return known[1]
+        self._unite()
+        if KEY not in self._store:  # type: ignore[attr-defined]
+            raise AttributeError(KEY)  # PyG then says what it says of any attribute that is not there
+        return _one_graph(self._store[KEY])  # type: ignore[attr-defined]
+
+    def apply(self, func: Callable[[Any], Any], *args: str) -> Any:
+        self._unite()
+        return super().apply(func, *args)  # type: ignore[misc]
+
+    def apply_(self, func: Callable[[Any], Any], *args: str) -> Any:
+        self._unite()
+        return super().apply_(func, *args)  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A worker that fails to pickle a batch leaves the loader waiting; the reader of the batch gets the error.
+        with suppress(InputError):
+            self._unite()
+        return super().__reduce_ex__(protocol)
+
+    def _unite(self) -> None:
+        stored = self._store.get(KEY)  # type: ignore[attr-defined]
+        if isinstance(stored, list):
+            self._store[KEY] = UnitedGraphs.of([_one_graph(member) for member in stored])  # type: ignore[attr-defined]
+
+
+def _one_graph(stored: Any) -> Any:
+    """The graph of a sample, or the union of a batch that is itself a member of a batch."""
+    if isinstance(stored, list):
+        return AttentionGraph.union([_one_graph(member) for member in stored])
+    return stored.union if isinstance(stored, UnitedGraphs) else stored
 
 
 class _CarrierType(type(Data)):  # type: ignore[misc]
@@ -44,11 +72,15 @@ def attach(data: Any, graph: AttentionGraph) -> Any:
     """A shallow copy of `data` that carries `graph` as `data.attention_graph`.
 
     A `torch_geometric.loader.DataLoader` (or `Batch.from_data_list`) over such samples gives batches whose
-    `attention_graph` is the union of the samples' graphs, in worker processes too.
+    `attention_graph` is the union of the samples' graphs, in worker processes too. Give a graph to every sample of a
+    data set: PyG, which batches by the attributes of the first sample, says KeyError where a later one lacks it.
 
     Args:
         data: A PyG `Data` (or a subclass), or a `Batch` that the graph was made for.
-        graph: The attention graph over its nodes.
+        graph: The attention graph over its nodes: one query a node.
+
+    Raises:
+        InputError: `data` is no PyG `Data` or `Batch` of these, or `graph` no attention graph with a query a node.
 
     Example:
         >>> import torch
@@ -59,22 +91,44 @@ def attach(data: Any, graph: AttentionGraph) -> Any:
         tensor([[0, 2],
                 [1, 3]])
     """
+    _check(data, graph)
     out = copy.copy(data)
-    if isinstance(out, Data) and not isinstance(out, (Batch, _CarriesGraph)):
-        base: Any = type(out)
-        object.__setattr__(out, "__class__", _carrier_class(base))  # Data keeps plain assignments in its store
+    if not isinstance(out, _CarriesGraph):
+        object.__setattr__(out, "__class__", _carrier_of(type(out)))  # Data keeps plain assignments in its store
     out._store[KEY] = graph
     return out
 
 
+def _check(data: Any, graph: AttentionGraph) -> None:
+    where = "attach"
+    found = type(data).__name__
+    remedy = "Turn a HeteroData into Data with .to_homogeneous()."
+    require(isinstance(data, Data), where, "data", "be a PyG Data, or a Batch of these", found, remedy)
+    found = type(graph).__name__
+    remedy = "Make one with AttentionGraph.from_edge_index or pattern.on(data)."
+    require(isinstance(graph, AttentionGraph), where, "graph", "be an AttentionGraph", found, remedy)
+    require(
+        data.num_nodes in (None, graph.num_queries),
+        where,
+        "graph",
+        f"have one query for each of the {data.num_nodes} nodes of data",
+        f"{graph.num_queries} queries",
+        "Make the graph from this data, for example with pattern.on(data).",
+    )
+
+
+def _carrier_of(kind: Any) -> Any:
+    if not issubclass(kind, Batch):
+        return carrier_class(kind)
+    return type(Batch(_base_cls=carrier_class(kind.__bases__[-1])))
+
+
 @cache
-def _carrier_class(base: Any) -> Any:
+def carrier_class(base: Any) -> Any:
+    """See :func:`graphformer.graphs.carrier_class`."""
     # PyG keys its batch classes by name, so each base needs a name of its own here.
-    return _CarrierType(f"{base.__name__}WithAttention", (_CarriesGraph, base), {"_carrier_base": base})
+    inside = {"_carrier_base": base, "__module__": base.__module__}
+    return _CarrierType(f"{base.__name__}WithAttention", (_CarriesGraph, base), inside)
 
 
-def _by_base(carrier: Any) -> tuple[Any, ...]:
-    return _carrier_class, (carrier._carrier_base,)
-
-
-copyreg.pickle(_CarrierType, _by_base)
+copyreg.pickle(_CarrierType, lambda carrier: (graphs.carrier_class, (carrier._carrier_base,)))

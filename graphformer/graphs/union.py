@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from graphformer._checks import require
-from graphformer.graphs.attention_graph import AttentionGraph
 from graphformer.graphs.layout import Layout, index_dtype
 
+if TYPE_CHECKING:
+    from graphformer.graphs.attention_graph import AttentionGraph
 
-def union(graphs: Sequence[AttentionGraph]) -> AttentionGraph:
-    """See :meth:`AttentionGraph.union`."""
-    graphs = list(graphs)
-    _check(graphs)
+
+def unite(graphs: Any, kind: type[AttentionGraph]) -> AttentionGraph:
+    """See :meth:`AttentionGraph.union`; ``kind`` is that class, which imports this module."""
+    graphs = _checked(graphs, kind)
     if len(graphs) == 1:
         return graphs[0]
     device = graphs[0].device
@@ -44,12 +46,12 @@ def union(graphs: Sequence[AttentionGraph]) -> AttentionGraph:
         edge_id = shifted(ids, edges, per_edge, num_edges).to(index_dtype(num_edges))
     own_edge = None
     if graphs[0].own_edge is not None:
-        local = torch.cat([graph.own_edge for graph in graphs])  # type: ignore[misc]
+        local = torch.cat([graph.own_edge for graph in graphs])
         start = torch.tensor(own, device=device)
         start = torch.repeat_interleave(start.cumsum(0) - start, per_edge, output_size=num_edges)
         own_edge = torch.where(local < 0, local, local + start)
     relations = [graph.relation for graph in graphs if graph.relation is not None]
-    return AttentionGraph(
+    return kind(
         Layout(ptr, index.to(index_dtype(max(sum(queries), sum(keys)))), edge_id),
         sum(keys),
         relation=torch.cat(relations) if relations else None,
@@ -59,12 +61,15 @@ def union(graphs: Sequence[AttentionGraph]) -> AttentionGraph:
     )
 
 
-def _check(graphs: list[AttentionGraph]) -> None:
+def _checked(graphs: Any, kind: type[AttentionGraph]) -> list[AttentionGraph]:
     where = "AttentionGraph.union"
+    found = type(graphs).__name__
+    require(isinstance(graphs, Iterable), where, "graphs", "be a list of graphs", found, "Put one graph in a list.")
+    graphs = list(graphs)
     require(len(graphs) > 0, where, "graphs", "hold at least one graph", "none", "Leave empty batches out.")
     for graph in graphs:
         require(
-            isinstance(graph, AttentionGraph),
+            isinstance(graph, kind),
             where,
             "graphs",
             "hold attention graphs only",
@@ -83,3 +88,4 @@ def _check(graphs: list[AttentionGraph]) -> None:
             f"{carriers} of {len(graphs)}",
             "Make them by one pattern.",
         )
+    return graphs

@@ -6,6 +6,7 @@ import pickle
 import re
 
 import networkx
+import numpy as np
 import pytest
 import scipy.sparse
 import torch
@@ -16,6 +17,7 @@ from torch_geometric import EdgeIndex
 import graphformer as gf
 from graphformer import AttentionGraph
 from graphformer.graphs.layout import index_dtype
+from graphformer.graphs.united import UnitedGraphs
 from graphformer.testing import DEGENERATE_GRAPHS, random_graph
 
 EDGES = torch.tensor([[3, 0, 4, 0, 3], [1, 0, 1, 2, 1]])  # five keys, three queries, (3, 1) twice
@@ -89,6 +91,13 @@ def test_it_cannot_be_changed_from_outside() -> None:
     graph = AttentionGraph.from_edge_index(edge_index, size=(5, 3))
     edge_index.zero_()
     assert torch.equal(graph.edge_index, EDGES)
+    relation = torch.arange(5, dtype=torch.int32)
+    related = [
+        AttentionGraph.from_edge_index(EDGES, size=(5, 3), relation=relation),
+        AttentionGraph.from_csr(torch.tensor([0, 5]), EDGES[0], 5, relation=relation),
+    ]
+    relation.zero_()
+    assert all(graph.relation.tolist() == [0, 1, 2, 3, 4] for graph in related)
     with pytest.raises(AttributeError):
         graph.edge_index = edge_index
     with pytest.raises(TypeError):
@@ -128,6 +137,9 @@ def test_moving() -> None:
     assert moved.device.type == moved.by_key.ptr.device.type == moved.relation.device.type == "meta"
     assert graph != moved
     assert graph.share_memory_() == graph
+    owned = AttentionGraph(graph.by_query, 5, own_edge=torch.zeros(9).long(), num_own_edges=2).to("meta")
+    assert owned.own_edge.device.type == "meta"
+    assert owned.num_own_edges == 2
 
 
 @pytest.mark.gpu
@@ -156,6 +168,14 @@ def test_torch_sparse_is_a_transposed_adjacency(layout: str) -> None:
     dense[EDGES[1], EDGES[0]] = 1
     sparse = {"coo": dense.to_sparse, "csr": dense.to_sparse_csr, "csc": dense.to_sparse_csc}[layout]()
     assert AttentionGraph.from_edge_index(sparse) == AttentionGraph.from_dense(dense.bool())
+
+
+def test_a_duplicate_entry_is_a_duplicate_edge() -> None:
+    query, key, value = torch.tensor([1, 0, 1, 0]), torch.tensor([2, 1, 2, 0]), torch.ones(4)
+    matrix = torch.sparse_coo_tensor(torch.stack((query, key)), value, (2, 3), check_invariants=True)
+    assert AttentionGraph.from_edge_index(matrix).edge_index.tolist() == [[0, 1, 2, 2], [0, 0, 1, 1]]
+    adjacency = scipy.sparse.coo_array((value.numpy(), (key.numpy(), query.numpy())), shape=(3, 2))
+    assert AttentionGraph.from_scipy(adjacency).edge_index.tolist() == [key.tolist(), query.tolist()]
 
 
 def test_sparse_tensor_is_a_transposed_adjacency() -> None:
@@ -227,6 +247,42 @@ def test_union_keeps_relations_and_own_edges() -> None:
     assert (union.num_relations, union.num_own_edges) == (3, 8)
 
 
+def test_a_union_has_the_relations_of_all() -> None:
+    graphs = [random_graph(2, num_edges=3, num_relations=2), random_graph(3, num_edges=4, num_relations=3)]
+    assert AttentionGraph.union(graphs).num_relations == AttentionGraph.union(graphs[::-1]).num_relations == 3
+
+
+@given(st.lists(pair_lists(), min_size=1, max_size=4), st.booleans())
+def test_united_graphs_give_each_member_again(
+    cases: list[tuple[tuple[int, int], list[tuple[int, int]]]], labelled: bool
+) -> None:
+    members = [build(*case) for case in cases]
+    if labelled:
+        members = [
+            AttentionGraph(
+                graph.by_query,
+                graph.num_keys,
+                relation=torch.arange(graph.num_edges, dtype=torch.int32),
+                num_relations=graph.num_edges + 1,
+                own_edge=torch.arange(graph.num_edges) - 1,
+                num_own_edges=graph.num_edges + 2,
+            )
+            for graph in members
+        ]
+    united = UnitedGraphs.of(members)
+    assert united.union == AttentionGraph.union(members)
+    assert len(united) == len(members)
+    assert list(united) == members == list(pickle.loads(pickle.dumps(united)))
+    assert united[-1] == members[-1]
+    for member, again in zip(members, united, strict=True):
+        for name in ("by_query", "by_key"):
+            for tensor, other in zip(getattr(member, name), getattr(again, name), strict=True):
+                assert torch.equal(tensor, other)
+                assert tensor.dtype == other.dtype
+    with pytest.raises(IndexError):
+        united[len(members)]
+
+
 # ------------------------------------------------------------------ refusals
 
 REFUSALS = {
@@ -257,9 +313,20 @@ REFUSALS = {
     ),
     "size": (
         lambda: AttentionGraph.from_edge_index(EDGES, size=(5,)),
-        "size must be two counts (num_keys, num_queries)",
+        "size must be two integers (num_keys, num_queries), 0 or more; got (5,). Name both",
     ),
-    "num_nodes": (lambda: AttentionGraph.from_edge_index(EDGES, -1), "num_nodes must not be negative; got -1."),
+    "num_nodes": (
+        lambda: AttentionGraph.from_edge_index(EDGES, -1),
+        "num_nodes must be an integer, 0 or more; got -1. Pass a count",
+    ),
+    "relation type": (
+        lambda: AttentionGraph.from_edge_index(EDGES, relation=[0, 1, 0, 1, 0]),
+        "relation must be a tensor; got list. Convert",
+    ),
+    "num_relations type": (
+        lambda: AttentionGraph.from_edge_index(EDGES, relation=torch.zeros(5).long(), num_relations=2.5),
+        "num_relations must be an integer, 0 or more; got 2.5. Pass",
+    ),
     "relation shape": (
         lambda: AttentionGraph.from_edge_index(EDGES, relation=torch.zeros(4).long()),
         "relation must have shape [E] = [5]; got [4].",
@@ -274,14 +341,40 @@ REFUSALS = {
     ),
     "relations alone": (lambda: AttentionGraph.from_edge_index(EDGES, num_relations=4), "num_relations must come with"),
     "mask dtype": (lambda: AttentionGraph.from_dense(torch.ones(2, 2)), "mask must be boolean; got torch.float32."),
+    "mask type": (lambda: AttentionGraph.from_dense([[True]]), "mask must be a tensor; got list. Convert"),
     "mask rank": (lambda: AttentionGraph.from_dense(torch.ones(2).bool()), "mask must have shape [N, M]; got [2]."),
     "csr offsets": (
         lambda: AttentionGraph.from_csr(torch.tensor([0, 2, 1]), torch.tensor([0]), 1),
         "query_ptr must rise from 0 to E = 1 without falling; got [0, 2, 1].",
     ),
+    "csr offsets type": (
+        lambda: AttentionGraph.from_csr([0, 1], torch.tensor([0]), 1),
+        "query_ptr must be a tensor; got list. Convert",
+    ),
+    "csr keys type": (
+        lambda: AttentionGraph.from_csr(torch.tensor([0, 1]), [0], 1),
+        "key_index must be a tensor; got list. Convert",
+    ),
+    "csr count": (
+        lambda: AttentionGraph.from_csr(torch.tensor([0, 1]), torch.tensor([0]), 1.5),
+        "num_keys must be an integer, 0 or more; got 1.5. Pass",
+    ),
     "csr keys": (
         lambda: AttentionGraph.from_csr(torch.tensor([0, 1]), torch.tensor([3]), 2),
         "key_index must lie in [0, 2); got 3.",
+    ),
+    "dense for scipy": (
+        lambda: AttentionGraph.from_scipy(np.eye(2)),
+        "matrix must be a scipy sparse matrix with two dimensions; got ndarray. Wrap",
+    ),
+    "scipy vector": (
+        lambda: AttentionGraph.from_scipy(scipy.sparse.coo_array(np.ones(2))),
+        "matrix must be a scipy sparse matrix with two dimensions; got coo_array. Wrap",
+    ),
+    "networkx": (lambda: AttentionGraph.from_networkx("x"), "graph must be a networkx graph; got str. Make"),
+    "union of one": (
+        lambda: AttentionGraph.union(random_graph(2, num_edges=1)),
+        "graphs must be a list of graphs; got AttentionGraph. Put",
     ),
     "empty union": (lambda: AttentionGraph.union([]), "graphs must hold at least one graph; got none."),
     "mixed union": (
@@ -297,3 +390,36 @@ def test_refusals(name: str) -> None:
     make, message = REFUSALS[name]
     with pytest.raises(gf.GraphformerError, match=re.escape(message)):
         make()
+
+
+@pytest.mark.parametrize("count", [3.0, "3", True, -1, torch.tensor(5)])
+def test_a_count_is_an_integer(count: object) -> None:
+    with pytest.raises(gf.GraphformerError, match=r"num_nodes must be an integer, 0 or more; got .*\. Pass"):
+        AttentionGraph.from_edge_index(EDGES, count)
+
+
+@pytest.mark.parametrize("size", [5, (5.0, 3.0), ("5", "3"), (5, True), (5, None), (5, 3, 1), "53", (-5, 3)])
+def test_a_size_is_two_integers(size: object) -> None:
+    with pytest.raises(
+        gf.GraphformerError, match=r"size must be two integers \(num_keys, num_queries\), 0 or more; got .*N"
+    ):
+        AttentionGraph.from_edge_index(EDGES, size=size)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse (CSR|BSR) tensor support is in beta:UserWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(3).to_sparse(),
+        lambda: torch.ones(2, 3, 4).to_sparse(),
+        lambda: torch.ones(2, 3).to_sparse(1),
+        lambda: torch.ones(2, 4).long().to_sparse_bsr((1, 2)),
+        lambda: torch.ones(2, 3, 4).to_sparse_csr(dense_dim=1),
+    ],
+    ids=["vector", "cube", "hybrid", "blocks", "hybrid rows"],
+)
+def test_a_sparse_matrix_has_two_dimensions_of_scalars(make: object) -> None:
+    with pytest.raises(
+        gf.GraphformerError, match=r"edge_index must be a COO, CSR or CSC matrix of scalars .*; got .*Conv"
+    ):
+        AttentionGraph.from_edge_index(make())
