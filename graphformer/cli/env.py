@@ -22,11 +22,13 @@ def run(words: list[str]) -> None:
 def _devices() -> dict[str, str]:
     import torch
 
+    from graphformer.kernels import native
     from graphformer.kernels.api import BACKENDS
 
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "torch threads": str(torch.get_num_threads()),
         "CUDA devices": ", ".join(devices) or "none",
-        "backends": ", ".join(BACKENDS),
+        "backends": ", ".join(name for name in BACKENDS if native.LIBRARY or name != "native"),
+        "native": f"compiled, runs with {native.instruction_set()}" if native.LIBRARY else "not built",
     }
