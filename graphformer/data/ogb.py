@@ -141,8 +141,9 @@ def _read(name: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
             "ogb writes its processed graphs there: copy the data set to a folder of your own."
         )
     loader = ogb_module("ogb.graphproppred").PygGraphPropPredDataset
+    _register_safe_classes()
     try:
-        with _silence(), _safe_classes():
+        with _silence():
             dataset = loader(name, root=str(folder.parent))
             return dataset, dataset.get_idx_split()
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes ogb, pandas or torch raise
@@ -160,12 +161,16 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _safe_classes() -> Any:
-    """A context in which torch.load takes what ogb's processed file holds beside tensors, and no other class."""
+def _register_safe_classes() -> None:
+    """Let torch.load(weights_only=True) read what ogb's processed file holds beside tensors, and no other class.
+
+    For good, not for a while: PyG registers the same classes for itself, and torch's passing context would take them
+    away from it again.
+    """
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import GlobalStorage
 
-    return torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage])
+    torch.serialization.add_safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage])
 
 
 def _download(name: str, folder: Path) -> None:
@@ -195,7 +200,8 @@ def _download(name: str, folder: Path) -> None:
 
 
 def _fetch_and_process(name: str, root: str) -> None:
-    with redirect_stdout(io.StringIO()), _safe_classes():  # the bar of the download is on stderr
+    _register_safe_classes()
+    with redirect_stdout(io.StringIO()):  # the bar of the download is on stderr
         ogb_module("ogb.graphproppred").PygGraphPropPredDataset(name, root=root)
 
 

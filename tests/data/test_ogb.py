@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from graphformer._errors import DataError, InputError
 from graphformer.data import from_smiles, load, names
@@ -89,6 +90,12 @@ def test_it_loads_again_from_the_processed_file(esol):
     load("ogbg-molesol", root=esol.parent)
     (esol / "raw/node-feat.csv.gz").write_bytes(b"not read any more")
     assert len(load("ogbg-molesol", root=esol.parent).train) == 4
+
+
+def test_pyg_can_still_load_its_own_files_afterwards(esol, tmp_path):
+    load("ogbg-molesol", esol)
+    torch.save(Data(x=torch.zeros(2, 1)), tmp_path / "data.pt")
+    assert torch.load(tmp_path / "data.pt", weights_only=True).num_nodes == 2
 
 
 def test_raw_files_are_asked_for_even_beside_processed_ones(esol):
