@@ -93,7 +93,7 @@ def test_it_loads_again_from_the_processed_file(esol):
 
 
 def test_pyg_can_still_load_its_own_files_afterwards(esol, tmp_path):
-    load("ogbg-molesol", esol)
+    load("ogbg-molesol", root=esol.parent)
     torch.save(Data(x=torch.zeros(2, 1)), tmp_path / "data.pt")
     assert torch.load(tmp_path / "data.pt", weights_only=True).num_nodes == 2
 
