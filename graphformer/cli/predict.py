@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
 
 def _read_file(path: str) -> list[str]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"predict: --file must be a readable text file; got {error}. Check the path.") from None
     return [line.split()[0] for line in lines if line.strip()]

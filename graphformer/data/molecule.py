@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphformer._checks import require
 from graphformer._errors import DataError, MissingPackageError
 from graphformer.data._quiet_ogb import ogb_module
 
@@ -100,6 +101,12 @@ def from_smiles_list(
         >>> read.rows, read.problems
         ([0, 2], ["row 1: 'C(' (it is not SMILES syntax)"])
     """
+    where = "from_smiles_list"
+    require(not isinstance(smiles, str), where, "smiles", "be a list of texts", repr(smiles), "Put it into a list.")
+    count = "none" if y is None else len(y)
+    require(
+        y is None or len(y) == len(smiles), where, "y", f"have {len(smiles)} rows like smiles", count, "Match them."
+    )
     samples, rows, problems = [], [], []
     with silent_rdkit():
         for row, text in enumerate(smiles):

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -143,6 +143,9 @@ def _read(name: str, folder: Path) -> tuple[Any, dict[str, Tensor]]:
     loader = ogb_module("ogb.graphproppred").PygGraphPropPredDataset
     _register_safe_classes()
     try:
+        for note in ("pre_transform.pt", "pre_filter.pt"):  # PyG would read these two with trust
+            if (folder / "processed" / note).exists():
+                torch.load(folder / "processed" / note, weights_only=True)
         with _silence():
             dataset = loader(name, root=str(folder.parent))
             return dataset, dataset.get_idx_split()
@@ -175,7 +178,7 @@ def _register_safe_classes() -> None:
 
 def _download(name: str, folder: Path) -> None:
     """Let ogb fetch the data set into a folder beside `folder`, and move it there when it is whole."""
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             f"load: {folder.absolute()} must be whole or absent to download {name}; "
             f"got {_what_is_there(folder, _missing(folder))}. Remove the folder and try again."
@@ -190,7 +193,8 @@ def _download(name: str, folder: Path) -> None:
             shutil.move(Path(passing) / folder.name, folder)
     except BaseException as error:
         for parent in made:
-            parent.rmdir()
+            with suppress(OSError):
+                parent.rmdir()
         if not isinstance(error, (OSError, EOFError, BadZipFile, RuntimeError)):
             raise
         raise DataError(

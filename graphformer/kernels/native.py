@@ -18,8 +18,9 @@ from graphformer.kernels.problem import Case, Options, Rows, Tensors
 _INPUT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _SCORES = {"dot": 0, "leaky_relu": 1, "tanh": 2}
 _NORMALIZERS = {"softmax": 0, "relu": 1, "sigmoid": 2}
-# Edges and rows in one chunk of work, and the most chunks: of a pass, and of one that keeps a table for each chunk.
-_CHUNK_WORK, _MOST_CHUNKS, _MOST_TABLES = 4096, 256, 64
+# Edges and rows in one chunk of work, and the most chunks: of a pass, and of one that keeps a table for each chunk,
+# where all tables together stay below a number of elements.
+_CHUNK_WORK, _MOST_CHUNKS, _MOST_TABLES, _TABLE_ELEMENTS = 4096, 256, 64, 2**22
 
 
 class _Problem(ctypes.Structure):
@@ -56,9 +57,12 @@ def _load() -> ctypes.CDLL | None:
     for folder in sys.modules[__package__].__path__:
         path = Path(folder) / "_native.so"
         if path.exists():
-            loaded = ctypes.CDLL(str(path))
-            loaded.gf_instruction_set.restype = ctypes.c_char_p
-            loaded.gf_problem_size.restype = ctypes.c_int64
+            try:
+                loaded = ctypes.CDLL(str(path))
+                loaded.gf_instruction_set.restype = ctypes.c_char_p
+                loaded.gf_problem_size.restype = ctypes.c_int64
+            except (OSError, AttributeError):  # for another processor, or of another version
+                continue
             if loaded.gf_problem_size() == ctypes.sizeof(_Problem):
                 return loaded
     return None
@@ -99,7 +103,7 @@ def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Ten
         edge_sum = call.output("edge_sum", num_rows, heads, tensors.edge_attr.shape[1])
     call.run("gf_forward")
     if edge_sum is not None and tensors.edge_value is not None:
-        out += torch.einsum("nhf,fhv->nhv", edge_sum, tensors.edge_value.to(out.dtype))
+        out += _through(edge_sum, tensors.edge_value.to(out.dtype))
     return out.to(tensors.query.dtype), statistic
 
 
@@ -113,8 +117,11 @@ def backward(
     needs: Tensors,
 ) -> Tensors:
     """The gradients that `needs` asks for (None for the others), each in its tensor's dtype."""
-    tables = any((needs.weight, needs.relation_bias, needs.relation_key, needs.relation_value, needs.edge_key))
-    call = _Call(tensors, rows, options, _MOST_TABLES if tables else _MOST_CHUNKS)
+    names = ("weight", "relation_bias", "relation_key", "relation_value", "edge_key")
+    tables = [getattr(tensors, name) for name in names if getattr(needs, name)]
+    largest = sum(table.numel() for table in tables if table is not None)
+    most_chunks = max(1, min(_MOST_TABLES, _TABLE_ELEMENTS // largest)) if largest else _MOST_CHUNKS
+    call = _Call(tensors, rows, options, most_chunks)
     call.set("statistic", statistic)
     call.set("grad_out", grad_out.to(tensors.query.dtype))
     if out.dtype == call.dtype and options.normalizer == "softmax":
@@ -149,7 +156,7 @@ def backward(
     if maps_key and tensors.edge_key is not None and "edge_query" in grads:
         through = grads.pop("edge_query")
         if needs.query:
-            grads["query"] += torch.einsum("nhf,fhd->nhd", through, tensors.edge_key.to(call.dtype))
+            grads["query"] += _through(through, tensors.edge_key.to(call.dtype))
         if needs.edge_key:
             grads["edge_key"] = _outer(through, tensors.query.to(call.dtype))
     if "edge_sum" in grads:
@@ -160,6 +167,12 @@ def backward(
             for name, tensor in zip(Tensors._fields, tensors, strict=True)
         )
     )
+
+
+def _through(features: Tensor, maps: Tensor) -> Tensor:
+    """Features [N, H, F] by maps [F, H, D]; a row without pairs stays zero, whatever the maps hold."""
+    unused = (features == 0).all(2, keepdim=True)
+    return torch.einsum("nhf,fhd->nhd", features, maps).masked_fill(unused, 0)
 
 
 def _outer(features: Tensor, nodes: Tensor) -> Tensor:

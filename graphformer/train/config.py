@@ -61,6 +61,7 @@ class TrainConfig:
         for name in ("weight_decay", "gradient_clip", "seed", "num_workers"):
             value = getattr(self, name)
             require(value >= 0, "TrainConfig", name, "be at least 0", value, "Pass 0 or more.")
+        require(self.seed < 2**32, "TrainConfig", "seed", "lie below 2^32", self.seed, "Pass a smaller one.")
         rate = self.learning_rate
         require(rate > 0, "TrainConfig", "learning_rate", "be positive", rate, "The default is 1e-3.")
         for name in ("warmup", "average"):

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from graphformer.train.folder import RunFolder, copy_checkpoint, read_checkpoint, write_checkpoint
+from graphformer.train.folder import RunFolder, read_checkpoint, write_checkpoint
 from graphformer.train.module import GraphModule
 
 
@@ -56,12 +56,14 @@ class Record(Callback):
         row["seconds"] = round(now - self._started, 3)
         self._started = now
         self.rows.append(row)
-        trainer.save_checkpoint(self.folder.last)
+        # The last checkpoint closes the epoch: after a crash before it, the epoch is repeated, best checkpoint included.
         if self.best() is row:
-            copy_checkpoint(self.folder.last, self.folder.best)
-        self._write_rows()
+            trainer.save_checkpoint(self.folder.best)
+        trainer.save_checkpoint(self.folder.last)
+        self.write_rows()
 
-    def _write_rows(self) -> None:
+    def write_rows(self) -> None:
+        """Write metrics.csv anew."""
         with self.folder.metrics.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()

@@ -116,7 +116,7 @@ def resume(run: str | Path) -> RunResult:
         )
     config = folder.read_config()
     if folder.last.exists():
-        read_checkpoint(folder.last)  # refuse a damaged one before the data are prepared
+        _load_module(folder, folder.last)  # refuse one that is damaged or does not fit before the data are prepared
     return _fit(config, load(config.dataset, config.root, config.download), folder)
 
 
@@ -136,7 +136,7 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
     require_choice(split, SPLITS, "evaluate", "split")
     folder = RunFolder.open(run)
     with _quiet():
-        module = _load_module(folder)
+        module = _load_module(folder, folder.best)
         task = load(module.config.dataset, root or module.config.root)
         graphs = prepare(getattr(task, split), module.config, split)
         return Measured(task.name, split, task.metric, _measure(module, graphs, task.evaluate), len(graphs))
@@ -160,7 +160,7 @@ def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) 
     folder = RunFolder.open(run)
     with _quiet():
         read = from_smiles_list(smiles, skip_invalid=skip_invalid)
-        module = _load_module(folder)
+        module = _load_module(folder, folder.best)
         if not read.samples:
             return [], read.problems
         values = _predictions(module, prepare(read.samples, module.config, "molecules"))
@@ -191,9 +191,10 @@ def _fit(config: TrainConfig, task: GraphTask, folder: RunFolder) -> RunResult:
 def _finish(
     config: TrainConfig, task: GraphTask, folder: RunFolder, record: Record, splits: dict[str, list[Data]]
 ) -> RunResult:
+    record.write_rows()  # a crash may have come between the last checkpoint and its row
     best = record.best()
     draw_curve(record.rows, record.metric, int(best["epoch"]), folder.curve)
-    module = _load_module(folder)
+    module = _load_module(folder, folder.best)
     result = RunResult(
         folder=str(folder.path),
         dataset=task.name,
@@ -236,24 +237,21 @@ def _run_trainer(
     except SystemExit:
         if not trainer.interrupted:
             raise
-    finally:
-        if trainer.interrupted:
-            signal.signal(signal.SIGINT, handler)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
 
-def _load_module(folder: RunFolder) -> GraphModule:
-    """The module of the run's best epoch, ready to predict."""
+def _load_module(folder: RunFolder, path: Path) -> GraphModule:
+    """The module of one of the run's checkpoints, ready to predict."""
     config = folder.read_config()
-    checkpoint = read_checkpoint(folder.best)
+    checkpoint = read_checkpoint(path)
     try:
         module = GraphModule(config, TaskFacts(**checkpoint["task"]))
         module.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
-            f"run: {folder.best} must fit the model of {folder.config}; got {reason}. "
+            f"run: {path} must fit the model of {folder.config}; got {reason}. "
             "Restore the config.yaml that the run was trained with, or train anew."
         ) from error
     return module.eval()

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from graphformer._errors import DataError, MissingPackageError
+from graphformer._errors import DataError, InputError, MissingPackageError
 from graphformer.data import edge_categories, from_smiles, from_smiles_list, node_categories
 from graphformer.data._quiet_ogb import ogb_module
 
@@ -94,3 +94,10 @@ def test_ogb_is_imported_without_its_look_at_the_network(monkeypatch):
     monkeypatch.delitem(sys.modules, "outdated", raising=False)
     assert ogb_module("ogb.version").check_outdated is None
     assert "outdated" not in sys.modules
+
+
+def test_lists_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="smiles must be a list of texts; got 'CCO'"):
+        from_smiles_list("CCO")
+    with pytest.raises(InputError, match="y must have 2 rows like smiles; got 1"):
+        from_smiles_list(["C", "CC"], [1.0])

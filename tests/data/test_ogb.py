@@ -186,11 +186,12 @@ def test_damaged_files_are_told(esol):
         load("ogbg-molesol", root=esol.parent)
 
 
-def test_a_processed_file_is_never_executed(esol):
+@pytest.mark.parametrize("name", ["geometric_data_processed.pt", "pre_transform.pt", "pre_filter.pt"])
+def test_a_processed_file_is_never_executed(esol, name):
     load("ogbg-molesol", root=esol.parent)
-    processed = esol / "processed/geometric_data_processed.pt"
     witness = esol.parent / "executed"
-    torch.save((Trap(witness), None), processed)
+    trap = Trap(witness)
+    torch.save((trap, None) if name.startswith("geometric") else trap, esol / "processed" / name)
     with pytest.raises(DataError, match="files must be readable; got UnpicklingError"):
         load("ogbg-molesol", root=esol.parent)
     assert not witness.exists()

@@ -101,6 +101,31 @@ def test_a_poisoned_query_leaves_what_it_was_removed_from_alone(score: object, b
         assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(result.square().sum(), learned))
 
 
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_a_poisoned_map_leaves_empty_rows_alone(backend: str) -> None:
+    graph = gf.AttentionGraph.from_edge_index(torch.tensor([[0], [1]]), num_nodes=2)
+    q, k, v = nodes(graph)
+    poisoned = torch.full((2, H, D), NAN, dtype=torch.float64)
+    terms = {"edge_attr": torch.ones(1, 2, dtype=torch.float64), "edge_key": poisoned, "edge_value": poisoned}
+    out = gf.attend(q, k, v, graph, backend=backend, **terms)
+    (grad,) = torch.autograd.grad(out.sum(), q)
+    assert bool((out[0] == 0).all())
+    assert bool((grad[0] == 0).all())
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_scores_that_overflow_to_minus_infinity_remove_their_pairs(backend: str) -> None:
+    graph = gf.AttentionGraph.from_edge_index(torch.tensor([[0, 1], [0, 1]]), num_nodes=2)
+    q, k, v = (t.detach().float() for t in nodes(graph))
+    q[0], k[0] = 3e38, -3e38
+    inputs = [t.requires_grad_() for t in (q, k, v)]
+    out = gf.attend(*inputs, graph, backend=backend)
+    grads = torch.autograd.grad(out.sum(), inputs)
+    assert bool((out[0] == 0).all())
+    assert all(bool(grad[1].isfinite().all()) for grad in grads)
+    assert bool((grads[2][0] == 0).all())
+
+
 @pytest.mark.parametrize("which", ["query", "key", "value"])
 @pytest.mark.parametrize("backend", ["reference", "native"])
 def test_a_non_finite_row_reaches_only_its_neighbours(backend: str, which: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from graphformer._errors import DataError, InputError, RunError
-from graphformer.train import evaluate, predict, read_config, resume, train
-from graphformer.train.folder import RunFolder
+from graphformer.train import evaluate, predict, read_config, record, resume, train
+from graphformer.train.folder import RunFolder, write_checkpoint
 from graphformer.train.module import GraphModule
 from graphformer.train.record import Record
 
@@ -133,10 +133,28 @@ def test_a_resumed_run_ends_like_one_that_was_not_interrupted(loaded, small, mon
 
 def test_a_crash_between_row_and_checkpoint_is_resumable(loaded, small, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "_write_rows", lambda self: (_ for _ in ()).throw(OSError("the disk is full")))
+        patch.setattr(Record, "write_rows", lambda self: (_ for _ in ()).throw(OSError("the disk is full")))
         with pytest.raises(OSError, match="the disk is full"):
             train(small)
     assert [row["epoch"] for row in rows_of(resume(small.folder).folder)] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_a_crash_while_a_checkpoint_is_written_is_resumable(loaded, small, monkeypatch, name):
+    """Also in the first epoch: the epoch is repeated, and the best checkpoint is the best epoch's."""
+    whole = train(replace(small, folder=small.folder + "-whole"))
+
+    def full(checkpoint, path):
+        if path.name == name:
+            raise OSError("the disk is full")
+        write_checkpoint(checkpoint, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "write_checkpoint", full)
+        with pytest.raises(OSError, match="the disk is full"):
+            train(small)
+    result = resume(small.folder)
+    assert (result.best_epoch, result.valid, result.test) == (whole.best_epoch, whole.valid, whole.test)
 
 
 def test_a_run_interrupted_in_its_first_epoch_starts_anew(loaded, small, monkeypatch):

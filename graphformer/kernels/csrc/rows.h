@@ -27,9 +27,9 @@ inline float exponential(float x) {
     p = p * f + 1.6666665459e-1f;
     p = p * f + 5.0000001201e-1f;
     p = p * f * f + f + 1.0f;
-    int32_t bits;
+    uint32_t bits;
     std::memcpy(&bits, &shifted, 4);
-    bits = (bits - 0x4B400000 + 127) << 23;
+    bits = (bits - 0x4B400000u + 127u) << 23;
     float power;
     std::memcpy(&power, &bits, 4);
     const float result = p * power;
@@ -222,7 +222,8 @@ struct Rows {
     void weights_of(const T *score, const T *statistic, T *weight) const {
         if (p.normalizer == kSoftmax) {
 #pragma omp simd
-            for (int h = 0; h < H; h++) weight[h] = exponential(score[h] - statistic[h]);
+            for (int h = 0; h < H; h++)
+                weight[h] = exponential(score[h] - (statistic[h] == -kInfinity ? T(0) : statistic[h]));
         } else {
             for (int h = 0; h < H; h++) weight[h] = weight_of(score[h], statistic[h]);
         }
