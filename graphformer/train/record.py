@@ -56,7 +56,7 @@ class Record(Callback):
         row["seconds"] = round(now - self._started, 3)
         self._started = now
         self.rows.append(row)
-        # The last checkpoint closes the epoch: after a crash before it, the epoch is repeated, best checkpoint included.
+        # The last checkpoint closes the epoch: after a crash before it the epoch is repeated, best checkpoint and all.
         if self.best() is row:
             trainer.save_checkpoint(self.folder.best)
         trainer.save_checkpoint(self.folder.last)
