@@ -7,7 +7,7 @@ import torch
 
 from graphformer.data import load
 from graphformer.data._fragments import CORES, GROUPS, LINKERS
-from graphformer.data.logp import load_logp, molecules
+from graphformer.data.logp import _pieces, load_logp, molecules
 from graphformer.data.molecule import rdkit_module
 
 
@@ -39,12 +39,14 @@ def test_the_molecules_are_whole_and_of_varied_size(smiles):
     assert not any(molecule.HasSubstructMatch(query) for molecule in parsed for query in unstable)
 
 
-def test_every_fragment_is_used(smiles):
+def test_every_fragment_is_readable_and_drawn():
     assert len(set(CORES)) == len(CORES)
     assert len(set(GROUPS)) == len(GROUPS)
     assert len(set(LINKERS)) == len(LINKERS)
     chem = rdkit_module("Chem")
     assert all(chem.MolFromSmiles(piece) is not None for piece in (*CORES, *GROUPS, *LINKERS))
+    drawn = {piece for number in range(3000) for piece in _pieces(number)}
+    assert drawn == {*CORES, *GROUPS, *LINKERS}
 
 
 def test_the_split_is_disjoint_and_the_label_is_crippens():
