@@ -8,6 +8,8 @@ from graphformer._checks import require
 from graphformer._errors import InputError
 from graphformer.cli.parser import new_parser, parse
 
+_MOST_PAIRS = 20_000_000  # they are enumerated here: about a gigabyte
+
 
 def run(words: list[str]) -> None:
     """Print what the pattern's attention graph is, and write its picture."""
@@ -21,6 +23,9 @@ def run(words: list[str]) -> None:
     from graphformer.patterns import parse as parse_pattern
 
     pattern = parse_pattern(values["pattern"])
+    pairs = pattern.count(nodes)
+    remedy = "A picture of fewer nodes shows the same pattern."
+    require(pairs <= _MOST_PAIRS, "show", "--nodes", f"give at most {_MOST_PAIRS:,} pairs", f"{pairs:,}", remedy)
     print(repr(pattern))
     print(pattern.on(nodes).explain())
     if out is not None:

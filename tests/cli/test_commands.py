@@ -191,3 +191,9 @@ def test_the_package_runs_as_a_module():
     command = [sys.executable, "-m", "graphformer", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"{graphformer.__version__}\n"
+
+
+def test_show_refuses_what_would_fill_the_memory(capsys):
+    assert main(["show", "Full()", "--nodes", "300000"]) == 2
+    error = capsys.readouterr().err
+    assert "show: --nodes must give at most 20,000,000 pairs; got 90,000,000,000. A picture of fewer" in error
