@@ -22,6 +22,7 @@ def run(words: list[str]) -> None:
 def _devices() -> dict[str, str]:
     import torch
 
+    from graphformer import _library
     from graphformer.kernels import native
     from graphformer.kernels.api import BACKENDS
 
@@ -30,5 +31,5 @@ def _devices() -> dict[str, str]:
         "torch threads": str(torch.get_num_threads()),
         "CUDA devices": ", ".join(devices) or "none",
         "backends": ", ".join(name for name in BACKENDS if native.LIBRARY or name != "native"),
-        "native": f"compiled, runs with {native.instruction_set()}" if native.LIBRARY else "not built",
+        "native": f"compiled, runs with {_library.instruction_set()}" if native.LIBRARY else "not built",
     }

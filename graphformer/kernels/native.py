@@ -1,18 +1,17 @@
 """The `native` backend: the row loops of csrc/, reached by plain pointers.
 
-The library knows neither Python nor torch, so that one build serves every version of both. Everything that is a dense
-product over nodes (the edge features' maps) is left to torch; everything over edges happens there.
+Everything that is a dense product over nodes (the edge features' maps) is left to torch; everything over edges happens
+there.
 """
 
 from __future__ import annotations
 
 import ctypes
-import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from graphformer import _library
 from graphformer.kernels.problem import Case, Options, Rows, Tensors
 
 _INPUT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -52,29 +51,10 @@ class _Problem(ctypes.Structure):
     ]
 
 
-def _load() -> ctypes.CDLL | None:
-    # An editable install keeps sources and compiled files in two folders, both on the package's path.
-    for folder in sys.modules[__package__].__path__:
-        path = Path(folder) / "_native.so"
-        if path.exists():
-            try:
-                loaded = ctypes.CDLL(str(path))
-                loaded.gf_instruction_set.restype = ctypes.c_char_p
-                loaded.gf_problem_size.restype = ctypes.c_int64
-            except (OSError, AttributeError):  # for another processor, or of another version
-                continue
-            if loaded.gf_problem_size() == ctypes.sizeof(_Problem):
-                return loaded
-    return None
-
-
-# The compiled library, or None where it was not built.
-LIBRARY = _load()
-
-
-def instruction_set() -> str | None:
-    """The instruction set chosen for this processor: "avx512", "avx2" or "baseline"; None without the library."""
-    return None if LIBRARY is None else LIBRARY.gf_instruction_set().decode()
+# The compiled library; None where it was not built, or was from another version of this file.
+LIBRARY = _library.LIBRARY
+if LIBRARY is not None and LIBRARY.gf_problem_size() != ctypes.sizeof(_Problem):
+    LIBRARY = None
 
 
 def why_not(case: Case) -> list[str]:

@@ -12,6 +12,7 @@ import torch._dynamo.testing
 from torch import Tensor
 
 import graphformer as gf
+from graphformer import _library
 from graphformer.kernels import api, native
 from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.ops import attend_backward_op, attend_op
@@ -440,7 +441,7 @@ def test_explain_names_the_case_and_the_choice() -> None:
 
 
 def test_native_is_built_and_knows_its_instruction_set() -> None:
-    assert native.instruction_set() in ("avx512", "avx2", "baseline")
+    assert _library.instruction_set() in ("avx512", "avx2", "baseline")
 
 
 def test_native_takes_every_case_but_python_scores() -> None:

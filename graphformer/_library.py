@@ -1,0 +1,42 @@
+"""The compiled library: graph building and the `native` backend, reached by plain pointers.
+
+It knows neither Python nor torch, so that one build serves every version of both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+# Functions and the types of what they return; a library that lacks one is of another version.
+_RETURNS = {
+    "gf_instruction_set": ctypes.c_char_p,
+    "gf_problem_size": ctypes.c_int64,
+    "gf_count_tiles": ctypes.c_int64,
+    "gf_fill_tiles": None,
+}
+
+
+def _load() -> ctypes.CDLL | None:
+    # An editable install keeps sources and compiled files in two folders, both on the package's path.
+    for folder in sys.modules[__package__].__path__:
+        path = Path(folder) / "_native.so"
+        if path.exists():
+            try:
+                loaded = ctypes.CDLL(str(path))
+                for name, kind in _RETURNS.items():
+                    getattr(loaded, name).restype = kind
+            except (OSError, AttributeError):  # for another processor, or of another version
+                continue
+            return loaded
+    return None
+
+
+# None where it was not built.
+LIBRARY = _load()
+
+
+def instruction_set() -> str | None:
+    """The instruction set chosen for this processor: "avx512", "avx2" or "baseline"; None without the library."""
+    return None if LIBRARY is None else LIBRARY.gf_instruction_set().decode()
