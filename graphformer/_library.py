@@ -8,11 +8,14 @@ from __future__ import annotations
 import ctypes
 import sys
 from pathlib import Path
+from typing import Any
 
 # Functions and the types of what they return; a library that lacks one is of another version.
 _RETURNS = {
     "gf_instruction_set": ctypes.c_char_p,
     "gf_problem_size": ctypes.c_int64,
+    "gf_make_layout": ctypes.c_int32,
+    "gf_transpose_layout": None,
     "gf_count_tiles": ctypes.c_int64,
     "gf_fill_tiles": None,
 }
@@ -40,3 +43,8 @@ LIBRARY = _load()
 def instruction_set() -> str | None:
     """The instruction set chosen for this processor: "avx512", "avx2" or "baseline"; None without the library."""
     return None if LIBRARY is None else LIBRARY.gf_instruction_set().decode()
+
+
+def address(tensor: Any) -> ctypes.c_void_p:
+    """Where a contiguous tensor's values lie, as an argument of a function of the library; null for None."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

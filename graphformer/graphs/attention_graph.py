@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from graphformer.graphs import convert, describe
 from graphformer.graphs.describe import GraphStats
-from graphformer.graphs.layout import Layout, expand_rows, index_dtype, make_layout
+from graphformer.graphs.layout import Layout, expand_rows, make_layout, transpose_layout
+from graphformer.graphs.tiles import Tiles, make_tiles
 from graphformer.graphs.union import unite
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class AttentionGraph:
         tensor([1, 2, 0])
     """
 
-    # Everything is reached through properties without setters; only the two caches at the end ever change.
+    # Everything is reached through properties without setters; only the three caches at the end ever change.
     def __init__(
         self,
         by_query: Layout,
@@ -54,6 +55,7 @@ class AttentionGraph:
         self._num_own_edges = num_own_edges
         self._edge_index: Tensor | None = None
         self._by_key: Layout | None = None
+        self._tiles: dict[str, Tiles | None] = {}
 
     # ---------------------------------------------------------------- making one
 
@@ -90,8 +92,7 @@ class AttentionGraph:
         num_keys, num_queries = convert.resolve_size(edge_index, num_nodes, size, known_size)
         key, query = edge_index.unbind(0)
         by_query = make_layout(query, key, num_queries, num_keys)
-        num_relations = convert.check_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
-        relation = None if relation is None else relation.to(index_dtype(num_relations), copy=True)
+        relation, num_relations = convert.read_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
         return cls(by_query, num_keys, relation=relation, num_relations=num_relations)
 
     @classmethod
@@ -108,7 +109,8 @@ class AttentionGraph:
 
         Args:
             query_ptr: Offsets of the queries' rows, from 0 to E, never falling. Shape `[N + 1]`, int64.
-            key_index: The keys, row after row. Shape `[E]`, int32 or int64, in [0, num_keys).
+            key_index: The keys, row after row, in any order within a row. Shape `[E]`, int32 or int64, in
+                [0, num_keys).
             num_keys: Number of keys.
             relation: As in :meth:`from_edge_index`.
             num_relations: As in :meth:`from_edge_index`.
@@ -122,10 +124,9 @@ class AttentionGraph:
                     [0, 1, 1]])
         """
         query_ptr, key_index = convert.read_csr(query_ptr, key_index, num_keys)
-        num_relations = convert.check_relation(relation, num_relations, key_index.numel(), key_index.device)
-        relation = None if relation is None else relation.to(index_dtype(num_relations), copy=True)
-        key_index = key_index.to(index_dtype(max(query_ptr.numel() - 1, num_keys)), copy=True)
-        return cls(Layout(query_ptr, key_index, None), num_keys, relation=relation, num_relations=num_relations)
+        relation, num_relations = convert.read_relation(relation, num_relations, key_index.numel(), key_index.device)
+        by_query = convert.sort_rows(query_ptr, key_index, num_keys)
+        return cls(by_query, num_keys, relation=relation, num_relations=num_relations)
 
     @classmethod
     def from_dense(cls, mask: Tensor) -> AttentionGraph:
@@ -263,16 +264,52 @@ class AttentionGraph:
 
     @property
     def by_query(self) -> Layout:
-        """The pairs grouped by query (CSR)."""
+        """The pairs grouped by query (CSR), keys ascending in a row."""
         return self._by_query
 
     @property
     def by_key(self) -> Layout:
-        """The pairs grouped by key (CSC), edge ids ascending in a row; made when first asked for."""
+        """The pairs grouped by key (CSC), queries ascending in a row; made when first asked for."""
         if self._by_key is None:
-            key, query = self.edge_index.unbind(0)
-            self._by_key = make_layout(key, query, self._num_keys, self._num_queries)
+            self._by_key = transpose_layout(self._by_query, self._num_keys)
         return self._by_key
+
+    @property
+    def tiles_by_query(self) -> Tiles | None:
+        """Windows of 32 queries with the keys that they share, or None where no window shares enough.
+
+        Made when first asked for and kept. Only a graph on the CPU has them, with the compiled library; torch.compile
+        uses those that are there and makes none.
+        """
+        return self._tiles_of("by_query")
+
+    @property
+    def tiles_by_key(self) -> Tiles | None:
+        """Windows of 32 keys with the queries that they share; otherwise as :attr:`tiles_by_query`."""
+        return self._tiles_of("by_key")
+
+    def _tiles_of(self, side: str) -> Tiles | None:
+        if side not in self._tiles:
+            ptr = self._by_query.ptr
+            if torch.compiler.is_compiling() or type(ptr) is not Tensor or ptr.device.type != "cpu":
+                return None
+            sizes = self.size if side == "by_key" else self.size[::-1]
+            self._tiles[side] = make_tiles(getattr(self, side), *sizes)
+        return self._tiles[side]
+
+    def prepare(self) -> AttentionGraph:
+        """Make what is otherwise made when first asked for, :attr:`by_key` and the tiles; returns the graph itself.
+
+        Layers share both, and both travel with the graph: call it where a batch is collated in a worker process of a
+        data loader (a union has them anew, so in the members' transform it helps only graphs that are used alone).
+
+        Example:
+            >>> graph = AttentionGraph.from_dense(torch.ones(40, 40).bool()).prepare()
+            >>> graph.tiles_by_key.segments.tolist()
+            [[0, 40, -1], [0, 40, 255]]
+        """
+        _ = self.by_key, self.tiles_by_query, self.tiles_by_key
+        return self
 
     # ---------------------------------------------------------------- moving
 
@@ -281,7 +318,7 @@ class AttentionGraph:
         target = torch.empty(0, device=device).device
         if target == self.device:
             return self
-        return self._map(lambda tensor: tensor.to(target, non_blocking=non_blocking))
+        return self._map(lambda tensor: tensor.to(target, non_blocking=non_blocking), tiles=target.type == "cpu")
 
     def cpu(self) -> AttentionGraph:
         """The graph in host memory."""
@@ -299,31 +336,23 @@ class AttentionGraph:
         """Move the tensors to shared memory, in place, for other processes."""
         return self._map(lambda tensor: tensor.share_memory_())
 
-    def _map(self, move: Any) -> AttentionGraph:
-        def maybe(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else move(tensor)
-
-        ptr, index, edge_id = self._by_query
-        out = AttentionGraph(
-            Layout(move(ptr), move(index), maybe(edge_id)),
-            self._num_keys,
-            relation=maybe(self._relation),
-            num_relations=self._num_relations,
-            own_edge=maybe(self._own_edge),
-            num_own_edges=self._num_own_edges,
-        )
-        if self._by_key is not None:
-            out._by_key = Layout(*(maybe(tensor) for tensor in self._by_key))  # type: ignore[arg-type]
+    def _map(self, move: Any, *, tiles: bool = True) -> AttentionGraph:
+        out = AttentionGraph.__new__(AttentionGraph)
+        state = self.__getstate__()
+        out.__setstate__(_map_tensors(state if tiles else state | {"_tiles": {}}, move))
         return out
 
     def __getstate__(self) -> dict[str, Any]:
-        # A NamedTuple is not a plain container to the restricted unpickler, so layouts travel as tuples.
-        state = dict(self.__dict__, _edge_index=None, _by_key=None)
-        state["_by_query"] = tuple(self._by_query)
-        return state
+        # A NamedTuple is not a plain container to the restricted unpickler, so layouts and tiles travel as tuples.
+        tiles = {side: None if made is None else tuple(made) for side, made in self._tiles.items()}
+        by_key = None if self._by_key is None else tuple(self._by_key)
+        return dict(self.__dict__, _edge_index=None, _by_query=tuple(self._by_query), _by_key=by_key, _tiles=tiles)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _by_query=Layout(*state["_by_query"]))
+        self.__dict__.update(state)
+        self._by_query = Layout(*state["_by_query"])
+        self._by_key = None if state["_by_key"] is None else Layout(*state["_by_key"])
+        self._tiles = {side: None if made is None else Tiles(*made) for side, made in state["_tiles"].items()}
 
     # ---------------------------------------------------------------- telling
 
@@ -331,14 +360,9 @@ class AttentionGraph:
         """Same sizes, pairs in the same order, relations and own edges, on the same device."""
         if not isinstance(other, AttentionGraph):
             return NotImplemented
-        mine, theirs = self._facts(), other._facts()
-        return mine == theirs and all(
-            (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
-            for a, b in (
-                (self.edge_index, other.edge_index),
-                (self.relation, other.relation),
-                (self.own_edge, other.own_edge),
-            )
+        parts = ((graph.edge_index, graph.relation, graph.own_edge) for graph in (self, other))
+        return self._facts() == other._facts() and all(
+            a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in zip(*parts, strict=True)
         )
 
     __hash__ = None  # type: ignore[assignment]  # compared by content
@@ -347,7 +371,7 @@ class AttentionGraph:
         return (self.size, self.num_edges, self.num_relations, self.num_own_edges, self.device)
 
     def stats(self) -> GraphStats:
-        """Counts that describe the graph; takes one pass over the edges, and a sort where rows are not ascending."""
+        """Counts that describe the graph; takes a few passes over the edges, and makes :attr:`tiles_by_query`."""
         return describe.stats(self)
 
     def __repr__(self) -> str:
@@ -361,6 +385,15 @@ class AttentionGraph:
             2 queries attend to 3 keys by 6 edges (density 100.0%)
             degree: mean 3.0, largest 3, 0 empty rows; 0 keys that nobody attends to
             0 duplicate edges; no relations; no own edges
-            indices int32, ids int32; 72 bytes held on cpu
+            indices int32, ids by position; 48 bytes held on cpu
+            tiles serve 0 of 1 window of 32 queries
         """
         return describe.paragraph(self)
+
+
+def _map_tensors(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {name: _map_tensors(part, move) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_map_tensors(part, move) for part in value)
+    return move(value) if isinstance(value, Tensor) else value

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphformer._checks import refuse, require
 from graphformer._errors import InputError
-from graphformer.graphs.layout import expand_rows
+from graphformer.graphs.layout import Layout, expand_rows, index_dtype, make_layout, within_rows
 
 if TYPE_CHECKING:
     import networkx
@@ -127,20 +127,28 @@ def read_csr(query_ptr: Any, key_index: Any, num_keys: Any) -> tuple[Tensor, Ten
     return query_ptr, key_index
 
 
+def sort_rows(ptr: Tensor, index: Tensor, num_others: int) -> Layout:
+    """The layout of checked rows whose entries come in any order; its index is an own copy."""
+    num_rows, num_edges = ptr.numel() - 1, index.numel()
+    if bool(((index[1:] < index[:-1]) & within_rows(ptr, num_edges)).any()):
+        return make_layout(expand_rows(ptr, num_edges), index, num_rows, num_others)
+    return Layout(ptr, index.to(index_dtype(max(num_rows, num_others)), copy=True), None)
+
+
 def _require_tensor(value: Any, where: str, argument: str) -> None:
     if not isinstance(value, Tensor):
         refuse(where, argument, "be a tensor", type(value).__name__, "Convert it with torch.as_tensor.")
 
 
-def check_relation(relation: Any, num_relations: Any, num_edges: int, device: torch.device) -> int:
-    """Refuse relations that do not fit the edges; returns their number."""
+def read_relation(relation: Any, num_relations: Any, num_edges: int, device: torch.device) -> tuple[Tensor | None, int]:
+    """An own copy of the relations, and their number; refuses those that do not fit the edges."""
     where = "AttentionGraph"
     if not (num_relations is None or is_count(num_relations)):
         refuse(where, "num_relations", "be an integer, 0 or more", repr(num_relations), "Pass a count of relations.")
     if relation is None:
         if num_relations:
             refuse(where, "num_relations", "come with relation", num_relations, "Pass relation=, [E] ids.")
-        return 0
+        return None, 0
     _require_tensor(relation, where, "relation")
     if relation.shape != (num_edges,):
         refuse(
@@ -171,7 +179,7 @@ def check_relation(relation: Any, num_relations: Any, num_edges: int, device: to
             wrong,
             "Renumber the relations from 0, or pass a larger num_relations.",
         )
-    return limit
+    return relation.to(index_dtype(limit), copy=True), limit
 
 
 def check_mask(mask: Any) -> None:
@@ -235,9 +243,8 @@ def _read_torch_sparse(matrix: Tensor, where: str) -> tuple[Tensor, tuple[int, i
     else:
         query, key = matrix.row_indices(), expand_rows(matrix.ccol_indices(), matrix._nnz())
     # Row-major, so that one matrix gives one order of edges whatever its layout.
-    order = torch.argsort(key, stable=True)
-    order = order[torch.argsort(query[order], stable=True)]
-    return torch.stack((key[order].long(), query[order].long())), (num_keys, num_queries)
+    ptr, key, _ = make_layout(query, key, num_queries, num_keys)
+    return torch.stack((key.long(), expand_rows(ptr, key.numel()))), (num_keys, num_queries)
 
 
 def _edge_index_size(edge_index: Tensor) -> tuple[int, int] | None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
-from graphformer.graphs.layout import expand_rows
+from graphformer.graphs.layout import within_rows
+from graphformer.graphs.tiles import ROWS
 
 if TYPE_CHECKING:
     from graphformer.graphs.attention_graph import AttentionGraph
 
 
 class GraphStats(NamedTuple):
-    """What :meth:`AttentionGraph.stats` counts."""
+    """What :meth:`AttentionGraph.stats` counts.
+
+    A window is 32 queries. Those whose queries share enough keys are served by tiles, the others row by row;
+    `tile_fill` is the share of (query, key) places in the tiles that are pairs, 0 without tiles. `num_bytes` is what
+    layouts and labels hold, `num_tile_bytes` what the tiles by query do.
+    """
 
     num_queries: int
     num_keys: int
@@ -25,33 +33,66 @@ class GraphStats(NamedTuple):
     mean_degree: float
     max_degree: int
     num_bytes: int
+    num_windows: int
+    num_tiled_windows: int
+    tile_fill: float
+    num_tile_bytes: int
 
 
 def stats(graph: AttentionGraph) -> GraphStats:
     """See :meth:`AttentionGraph.stats`."""
-    ptr, index, edge_id = graph.by_query
     num_queries, num_keys, num_edges = graph.num_queries, graph.num_keys, graph.num_edges
-    code = expand_rows(ptr, num_edges) * max(num_keys, 1) + index
-    if code.numel() and not bool((code[1:] >= code[:-1]).all()):
-        code = code.sort().values
-    held = [t for t in (ptr, index, edge_id, graph.relation, graph.own_edge) if t is not None]
+    by_key = () if graph._by_key is None else graph._by_key
+    num_tiled_windows, tile_fill = _tiled(graph)
     return GraphStats(
         num_queries=num_queries,
         num_keys=num_keys,
         num_edges=num_edges,
-        density=num_edges / (num_queries * num_keys) if num_queries and num_keys else 0.0,
-        num_duplicates=int((code[1:] == code[:-1]).sum()),
-        num_empty_queries=int((graph.degree == 0).sum()),
-        num_unused_keys=num_keys - int(index.unique().numel()),
+        density=_density(graph),
+        num_duplicates=_num_duplicates(graph),
+        num_empty_queries=_num_empty(graph),
+        num_unused_keys=num_keys - int(graph.by_query.index.unique().numel()),
         mean_degree=num_edges / num_queries if num_queries else 0.0,
         max_degree=int(graph.degree.max()) if num_queries else 0,
-        num_bytes=sum(t.numel() * t.element_size() for t in held),
+        num_bytes=_num_bytes((*graph.by_query, *by_key, graph.relation, graph.own_edge)),
+        num_windows=-(-num_queries // ROWS),
+        num_tiled_windows=num_tiled_windows,
+        tile_fill=tile_fill,
+        num_tile_bytes=_num_bytes(graph.tiles_by_query or ()),
     )
+
+
+def _density(graph: AttentionGraph) -> float:
+    places = graph.num_queries * graph.num_keys
+    return graph.num_edges / places if places else 0.0
+
+
+def _num_duplicates(graph: AttentionGraph) -> int:
+    ptr, index, _ = graph.by_query
+    return int(((index[1:] == index[:-1]) & within_rows(ptr, graph.num_edges)).sum())
+
+
+def _num_empty(graph: AttentionGraph) -> int:
+    return int((graph.degree == 0).sum())
+
+
+def _tiled(graph: AttentionGraph) -> tuple[int, float]:
+    """How many windows the tiles by query serve, and their fill."""
+    tiles = graph.tiles_by_query
+    if tiles is None:
+        return 0, 0.0
+    served = tiles.ptr.diff() > 0
+    border = (torch.arange(tiles.ptr.numel()) * ROWS).clamp(max=graph.num_queries)
+    pairs = graph.by_query.ptr[border].diff()[served].sum()
+    return int(served.sum()), float(pairs / (ROWS * tiles.segments[:, 1].sum()))
+
+
+def _num_bytes(tensors: Iterable[Tensor | None]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
 def one_line(graph: AttentionGraph) -> str:
     """The repr of a graph."""
-    facts = stats(graph)
     nodes = (
         _count(graph.num_keys, "node")
         if graph.num_keys == graph.num_queries
@@ -59,10 +100,10 @@ def one_line(graph: AttentionGraph) -> str:
     )
     parts = [
         nodes,
-        _count(facts.num_edges, "edge"),
-        f"density {facts.density:.1%}",
-        _count(facts.num_duplicates, "duplicate"),
-        _count(facts.num_empty_queries, "empty row"),
+        _count(graph.num_edges, "edge"),
+        f"density {_density(graph):.1%}",
+        _count(_num_duplicates(graph), "duplicate"),
+        _count(_num_empty(graph), "empty row"),
     ]
     if graph.relation is not None:
         parts.append(_count(graph.num_relations, "relation"))
@@ -77,6 +118,9 @@ def paragraph(graph: AttentionGraph) -> str:
     ids = graph.by_query.edge_id
     relations = f"{graph.num_relations} relations" if graph.relation is not None else "no relations"
     own = "no own edges" if graph.own_edge is None else f"{graph.num_own_edges} own edges"
+    tiles = f"tiles serve {facts.num_tiled_windows} of {_count(facts.num_windows, 'window')} of {ROWS} queries"
+    if facts.num_tiled_windows:
+        tiles += f" (fill {facts.tile_fill:.1%}), {facts.num_tile_bytes:,} bytes; the others go row by row"
     return "\n".join(
         (
             f"{facts.num_queries} queries attend to {facts.num_keys} keys by {facts.num_edges} edges "
@@ -86,6 +130,7 @@ def paragraph(graph: AttentionGraph) -> str:
             f"{_count(facts.num_duplicates, 'duplicate edge')}; {relations}; {own}",
             f"indices {_dtype(graph.by_query.index)}, ids {_dtype(ids) if ids is not None else 'by position'}; "
             f"{facts.num_bytes:,} bytes held on {graph.device}",
+            tiles,
         )
     )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from graphformer._library import LIBRARY
+from graphformer._library import LIBRARY, address
 from graphformer.graphs.layout import Layout
 from graphformer.graphs.runs import KeyRuns
 
@@ -76,21 +76,17 @@ def _build(
     ptr, start = ptr.contiguous(), start.contiguous()
     stop = None if stop is None else stop.contiguous()
     rows = (
-        _address(ptr),
-        _address(start),
-        _address(stop),
+        address(ptr),
+        address(start),
+        address(stop),
         ctypes.c_int32(start.dtype == torch.int64),
         ctypes.c_int64(num_rows),
     )
     threads = ctypes.c_int32(torch.get_num_threads())
     window_ptr = torch.empty(-(-num_rows // ROWS) + 1, dtype=torch.int64)
-    num_segments = LIBRARY.gf_count_tiles(*rows, ctypes.c_double(least_fill), threads, _address(window_ptr))
+    num_segments = LIBRARY.gf_count_tiles(*rows, ctypes.c_double(least_fill), threads, address(window_ptr))
     if num_segments == 0:
         return None
     segments = torch.empty(num_segments, 3, dtype=torch.int32)
-    LIBRARY.gf_fill_tiles(*rows, threads, _address(window_ptr), _address(segments))
+    LIBRARY.gf_fill_tiles(*rows, threads, address(window_ptr), address(segments))
     return Tiles(window_ptr, segments)
-
-
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -16,6 +16,8 @@ from torch_geometric import EdgeIndex
 
 import graphformer as gf
 from graphformer import AttentionGraph
+from graphformer._library import LIBRARY
+from graphformer.graphs import attention_graph
 from graphformer.graphs.layout import index_dtype
 from graphformer.graphs.united import UnitedGraphs
 from graphformer.testing import DEGENERATE_GRAPHS, random_graph
@@ -42,12 +44,9 @@ def test_layouts_hold_the_same_pairs(case: tuple[tuple[int, int], list[tuple[int
     for layout, row, other in ((graph.by_query, 1, 0), (graph.by_key, 0, 1)):
         ptr, index, edge_id = layout
         assert ptr.tolist() == [0, *torch.tensor([sum(p[row] == i for p in pairs) for i in range(size[row])]).cumsum(0)]
-        ids = edge_id.tolist()
+        ids = list(range(len(pairs))) if edge_id is None else edge_id.tolist()
         assert [pairs[e][other] for e in ids] == index.tolist()
-        for i in range(size[row]):
-            inside = ids[ptr[i] : ptr[i + 1]]
-            assert inside == sorted(inside), "the sort is not stable"
-            assert all(pairs[e][row] == i for e in inside)
+        assert ids == sorted(ids, key=lambda e: (pairs[e][row], pairs[e][other], e))
 
 
 @given(pair_lists())
@@ -65,7 +64,7 @@ def test_degenerate_graphs_can_be_made_and_told(name: str) -> None:
     graph = build(*DEGENERATE_GRAPHS[name])
     assert graph.size == DEGENERATE_GRAPHS[name][0]
     assert f"{graph.num_edges} edge" in repr(graph)
-    assert graph.explain().count("\n") == 3
+    assert graph.explain().count("\n") == 4
     assert pickle.loads(pickle.dumps(graph)) == graph
 
 
@@ -126,6 +125,91 @@ def test_copies() -> None:
     torch.save(graph, file)
     file.seek(0)
     assert torch.load(file, weights_only=True) == graph
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="the library is not built")
+def test_what_was_prepared_travels() -> None:
+    graph = AttentionGraph.from_dense(torch.ones(35, 33).bool())
+    for empty in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert (empty._by_key, empty._tiles) == (None, {})
+    assert graph.prepare() is graph
+    assert graph._tiles.keys() == {"by_query", "by_key"}
+    file = io.BytesIO()
+    torch.save(graph, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    for again in (loaded, copy.deepcopy(graph), pickle.loads(pickle.dumps(graph)), graph.share_memory_()):
+        assert again == graph
+        for mine, other in (
+            (graph.by_key, again._by_key),
+            *((made, again._tiles[k]) for k, made in graph._tiles.items()),
+        ):
+            assert type(other) is type(mine)
+            assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+    moved = graph.to("meta")
+    assert moved._by_key.ptr.device.type == "meta"
+    assert moved._tiles == {}
+    assert moved.tiles_by_query is None
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="the library is not built")
+def test_tiles_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = attention_graph.make_tiles
+    monkeypatch.setattr(attention_graph, "make_tiles", lambda *args: made.append(args) or original(*args))
+    for size, some in (((40, 36), True), ((3, 36), False)):  # three keys are too few to fill a window of 36 keys
+        mask = torch.ones(size[1], size[0]).bool() if some else torch.eye(size[1], size[0]).bool()
+        graph = AttentionGraph.from_dense(mask)
+        made.clear()
+        assert repr(graph)
+        assert made == []
+        for _ in range(2):
+            assert (graph.tiles_by_query is not None) == (graph.tiles_by_key is not None) == some
+        assert [args[1:] for args in made] == [size[::-1], size]
+        assert pickle.loads(pickle.dumps(graph)).tiles_by_query is None or some
+        assert len(made) == 2
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="the library is not built")
+def test_stats_and_explain_tell_of_tiles() -> None:
+    mask = torch.zeros(70, 50, dtype=torch.bool)
+    mask[:32, :7] = True  # 32 * 7 pairs in 7 keys
+    mask[:16, 7] = True  # 16 pairs in one more
+    mask[40, 3] = True  # 1 pair of 32 places: too few
+    graph = AttentionGraph.from_dense(mask)
+    stats = graph.stats()
+    assert (stats.num_windows, stats.num_tiled_windows, stats.tile_fill) == (3, 1, 240 / 256)
+    assert stats.num_tile_bytes == 4 * 8 + 2 * 12
+    assert stats.num_bytes == 71 * 8 + 241 * 4
+    assert graph.explain().endswith(
+        "\ntiles serve 1 of 3 windows of 32 queries (fill 93.8%), 56 bytes; the others go row by row"
+    )
+    _ = graph.by_key
+    assert graph.stats().num_bytes == 71 * 8 + 241 * 4 + 51 * 8 + 2 * 241 * 4
+
+
+def test_tiles_are_not_made_while_a_program_is_traced() -> None:
+    seen = []
+
+    def count(graph: AttentionGraph) -> torch.Tensor:
+        seen.append(graph.tiles_by_query is not None)
+        return graph.degree + 1
+
+    graph = AttentionGraph.from_dense(torch.ones(35, 33).bool())
+    compiled = torch.compile(count, backend="eager", fullgraph=True)
+    assert compiled(graph).tolist() == [34] * 35
+    assert graph._tiles == {}
+
+
+@pytest.mark.parametrize("ids", [[2, 0, 1, 1], [0, 2, 1, 1]])
+def test_csr_rows_in_any_order(ids: list[int]) -> None:
+    graph = AttentionGraph.from_csr(torch.tensor([0, 2, 2, 4]), torch.tensor(ids), 3)
+    assert graph.edge_index.tolist() == [ids, [0, 0, 2, 2]]
+    assert graph.by_query.index.tolist() == [0, 2, 1, 1]
+    if ids[0] == 0:
+        assert graph.by_query.edge_id is None
+    else:
+        assert graph.by_query.edge_id.tolist() == [1, 0, 2, 3]
 
 
 def test_moving() -> None:
@@ -275,10 +359,14 @@ def test_united_graphs_give_each_member_again(
     assert list(united) == members == list(pickle.loads(pickle.dumps(united)))
     assert united[-1] == members[-1]
     for member, again in zip(members, united, strict=True):
+        assert torch.equal(member.edge_index, again.edge_index)
         for name in ("by_query", "by_key"):
-            for tensor, other in zip(getattr(member, name), getattr(again, name), strict=True):
+            mine, others = getattr(member, name), getattr(again, name)
+            for tensor, other in zip(mine[:2], others[:2], strict=True):
                 assert torch.equal(tensor, other)
                 assert tensor.dtype == other.dtype
+            if mine.edge_id is not None:
+                assert mine.edge_id.dtype == others.edge_id.dtype
     with pytest.raises(IndexError):
         united[len(members)]
 
