@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric import EdgeIndex
 
@@ -36,6 +36,7 @@ def build(size: tuple[int, int], pairs: list[tuple[int, int]]) -> AttentionGraph
     return AttentionGraph.from_edge_index(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t(), size=size)
 
 
+@settings(deadline=None)
 @given(pair_lists())
 def test_layouts_hold_the_same_pairs(case: tuple[tuple[int, int], list[tuple[int, int]]]) -> None:
     size, pairs = case
@@ -49,6 +50,7 @@ def test_layouts_hold_the_same_pairs(case: tuple[tuple[int, int], list[tuple[int
         assert ids == sorted(ids, key=lambda e: (pairs[e][row], pairs[e][other], e))
 
 
+@settings(deadline=None)
 @given(pair_lists())
 def test_stats_count_what_is_there(case: tuple[tuple[int, int], list[tuple[int, int]]]) -> None:
     size, pairs = case
@@ -307,6 +309,7 @@ def test_csr_is_copied() -> None:
 # ------------------------------------------------------------------ union
 
 
+@settings(deadline=None)
 @given(st.lists(pair_lists(), min_size=1, max_size=5))
 def test_union_shifts_every_number(cases: list[tuple[tuple[int, int], list[tuple[int, int]]]]) -> None:
     expected: list[list[int]] = []
@@ -336,6 +339,7 @@ def test_a_union_has_the_relations_of_all() -> None:
     assert AttentionGraph.union(graphs).num_relations == AttentionGraph.union(graphs[::-1]).num_relations == 3
 
 
+@settings(deadline=None)
 @given(st.lists(pair_lists(), min_size=1, max_size=4), st.booleans())
 def test_united_graphs_give_each_member_again(
     cases: list[tuple[tuple[int, int], list[tuple[int, int]]]], labelled: bool

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -59,6 +59,7 @@ def draw_edges(draw: st.DrawFn) -> tuple[Tensor, Tensor, int, int]:
     return ends[:, 0], ends[:, 1], num_rows, num_others
 
 
+@settings(deadline=None)
 @given(draw_edges())
 def test_edges_are_sorted_by_row_then_other_then_id(edges: tuple[Tensor, Tensor, int, int]) -> None:
     check(*edges)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -65,6 +65,7 @@ def draw_rows(draw: st.DrawFn, max_key: int = 40) -> tuple[Rows, int]:
     return rows, num_keys
 
 
+@settings(deadline=None)
 @given(draw_rows(), st.sampled_from([1e-9, 0.15, 0.5, 1.0]))
 def test_tiles_are_what_counting_finds(drawn: tuple[Rows, int], least_fill: float) -> None:
     rows, num_keys = drawn
@@ -91,6 +92,7 @@ def walk(tiles: Tiles, ptr: Tensor) -> dict[int, tuple[int, int]]:
     return found
 
 
+@settings(deadline=None)
 @given(draw_rows())
 def test_a_counter_for_each_row_finds_every_position(drawn: tuple[Rows, int]) -> None:
     rows, num_keys = drawn
@@ -100,6 +102,7 @@ def test_a_counter_for_each_row_finds_every_position(drawn: tuple[Rows, int]) ->
     assert (walk(tiles, layout.ptr) if tiles else {}) == dict(enumerate(pairs))
 
 
+@settings(deadline=None)
 @given(draw_rows(), st.sampled_from([1e-9, 0.15, 0.5]))
 def test_runs_and_their_pairs_have_the_same_tiles(drawn: tuple[Rows, int], least_fill: float) -> None:
     rows = [sorted(set(row)) for row in drawn[0]]

@@ -18,6 +18,9 @@ struct Rows {
     const Index *start, *stop;  // no stop: each entry is one key, and may repeat the one before
     int64_t num_rows;
 
+    // As many threads as pay.
+    int threads(int most) const { return int(std::min<int64_t>(most, 1 + (num_rows + ptr[num_rows]) / 8192)); }
+
     int64_t pairs(int64_t first_row, int64_t last_row) const {
         int64_t count = ptr[last_row] - ptr[first_row];
         if (stop != nullptr) {
@@ -131,7 +134,7 @@ class Window {
 template <class Index>
 int64_t count(const Rows<Index> &rows, double least_fill, int threads, int64_t *window_ptr) {
     const int64_t num_windows = (rows.num_rows + kLanes - 1) / kLanes;
-#pragma omp parallel for schedule(dynamic, 32) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 32) num_threads(rows.threads(threads))
     for (int64_t w = 0; w < num_windows; ++w) {
         const int64_t first_row = w * kLanes, last_row = std::min(first_row + kLanes, rows.num_rows);
         const int64_t pairs = rows.pairs(first_row, last_row);
@@ -153,7 +156,7 @@ int64_t count(const Rows<Index> &rows, double least_fill, int threads, int64_t *
 template <class Index>
 void fill(const Rows<Index> &rows, int threads, const int64_t *window_ptr, Segment *segments) {
     const int64_t num_windows = (rows.num_rows + kLanes - 1) / kLanes;
-#pragma omp parallel for schedule(dynamic, 32) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 32) num_threads(rows.threads(threads))
     for (int64_t w = 0; w < num_windows; ++w) {
         if (window_ptr[w] == window_ptr[w + 1]) continue;
         const int64_t first_row = w * kLanes, last_row = std::min(first_row + kLanes, rows.num_rows);
