@@ -97,6 +97,14 @@ def test_ends_of_two_types_and_with_strides(way: str) -> None:
     check(ends[:, 0], ends[:, 1].int(), 5, 2)
 
 
+@pytest.mark.parametrize("edge", [1, 16, 70, 10000, 14000, 19999])  # rows begin at 70 and 14000, a thread at 10000
+def test_two_edges_exchanged_are_seen(way: str, edge: int) -> None:
+    code = torch.arange(20000)
+    assert make_layout(code // 70, code % 70, 300, 70).edge_id is None
+    code[edge - 1], code[edge] = edge, edge - 1
+    check(code // 70, code % 70, 300, 70)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     before = torch.get_num_threads()
