@@ -113,14 +113,26 @@ def attend(
     if callable(options.score):
         with torch.autocast(query.device.type, enabled=False):
             return formula.attend(tensors, Rows(*graph.by_query, graph.relation), options)
-    # The reference has no use for the keys' rows.
-    wants_keys = (
-        name != "reference" and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    )
-    rows = Rows(*graph.by_query, graph.relation, *(graph.by_key if wants_keys else ()))
+    if name == "reference":  # which has no use for more
+        rows = Rows(*graph.by_query, graph.relation)
+    else:
+        has_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+        rows = rows_of(graph, by_key=has_grad)
     return attend_op(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
     )[0]
+
+
+def rows_of(graph: AttentionGraph, by_key: bool) -> Rows:
+    """What a graph hands to a kernel: its rows and tiles by query and, for gradients, by key."""
+    none = (None, None)
+    return Rows(
+        *graph.by_query,
+        graph.relation,
+        *(graph.by_key if by_key else (None, None, None)),
+        *(graph.tiles_by_query or none),
+        *((graph.tiles_by_key if by_key else None) or none),
+    )
 
 
 def attention_weights(

@@ -40,6 +40,7 @@ class _Problem(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in (
                 *("query_ptr", "key_ptr", "key_index", "query_index", "edge_id", "key_edge_id", "relation"),
+                *("query_tile_ptr", "key_tile_ptr", "query_tiles", "key_tiles"),
                 *("query", "key", "value", "grad_out"),
                 *("weight", "bias", "relation_bias", "relation_key", "relation_value"),
                 *("edge_attr", "edge_query", "edge_key", "edge_grad"),
@@ -120,6 +121,8 @@ def backward(
         tensor = getattr(tensors, name)
         if getattr(needs, name) and tensor is not None:
             grads[name] = call.output(f"grad_{name}", *tensor.shape)
+    if rows.query_tiles is not None and "edge_attr" in grads:
+        grads["edge_attr"].zero_()  # tiles add head by head
     if maps_key and (needs.query or needs.edge_key):
         grads["edge_query"] = call.output("grad_edge_query", num_rows, heads, num_features)
     if needs.edge_value and tensors.edge_value is not None:
@@ -197,10 +200,10 @@ class _Call:
             tensor = getattr(tensors, name)
             if tensor is not None:
                 self.set(name, tensor.to(self.dtype))
-        if tensors.relation_bias is not None:
-            problem.num_relations = tensors.relation_bias.shape[0]
-        for table in (tensors.relation_key, tensors.relation_value):
-            problem.num_relations = problem.num_relations if table is None else table.shape[0]
+        tables = [t for t in (tensors.relation_bias, tensors.relation_key, tensors.relation_value) if t is not None]
+        if tables and rows.relation is not None:
+            problem.num_relations = tables[0].shape[0]
+            self.set("relation", rows.relation.to(torch.int32))
         if tensors.edge_attr is not None:
             problem.num_features = tensors.edge_attr.shape[1]
             self.set("edge_attr", tensors.edge_attr.to(self.dtype))
@@ -222,7 +225,10 @@ class _Call:
             ("key_ptr", rows.key_ptr),
             ("query_index", rows.query_index),
             ("key_edge_id", rows.key_edge_id),
-            ("relation", None if rows.relation is None else rows.relation.to(torch.int32)),
+            ("query_tile_ptr", rows.query_tile_ptr),
+            ("key_tile_ptr", rows.key_tile_ptr),
+            ("query_tiles", rows.query_tiles),
+            ("key_tiles", rows.key_tiles),
         ):
             if tensor is not None:
                 self.set(name, tensor)

@@ -40,6 +40,10 @@ def attend_op(
     key_ptr: Tensor | None,
     query_index: Tensor | None,
     key_edge_id: Tensor | None,
+    query_tile_ptr: Tensor | None,
+    query_tiles: Tensor | None,
+    key_tile_ptr: Tensor | None,
+    key_tiles: Tensor | None,
     seed: Tensor | None,
     score: str,
     negative_slope: float,
@@ -52,7 +56,10 @@ def attend_op(
     tensors = Tensors(
         query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
     )
-    rows = Rows(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id)
+    rows = Rows(
+        *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
+        *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
+    )
     options = Options(score, negative_slope, normalizer, scale, dropout, seed)
     with torch.autocast(query.device.type, enabled=False):
         return _BACKENDS[backend].forward(tensors, rows, options)
@@ -92,6 +99,10 @@ def attend_backward_op(
     key_ptr: Tensor | None,
     query_index: Tensor | None,
     key_edge_id: Tensor | None,
+    query_tile_ptr: Tensor | None,
+    query_tiles: Tensor | None,
+    key_tile_ptr: Tensor | None,
+    key_tiles: Tensor | None,
     seed: Tensor | None,
     score: str,
     negative_slope: float,
@@ -105,7 +116,10 @@ def attend_backward_op(
     tensors = Tensors(
         query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
     )
-    rows = Rows(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id)
+    rows = Rows(
+        *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
+        *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
+    )
     options = Options(score, negative_slope, normalizer, scale, dropout, seed)
     with torch.autocast(query.device.type, enabled=False):
         grads = _BACKENDS[backend].backward(grad_out, out, statistic, tensors, rows, options, Tensors(*needs))  # type: ignore[arg-type]

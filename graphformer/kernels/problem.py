@@ -87,6 +87,11 @@ class Rows(NamedTuple):
     key_ptr: Tensor | None = None  # [M + 1] int64
     query_index: Tensor | None = None  # [E] as key_index
     key_edge_id: Tensor | None = None  # [E] as edge_id
+    # windows of rows that share many keys, as in graphs/tiles.py
+    query_tile_ptr: Tensor | None = None
+    query_tiles: Tensor | None = None
+    key_tile_ptr: Tensor | None = None
+    key_tiles: Tensor | None = None
 
 
 class Options(NamedTuple):

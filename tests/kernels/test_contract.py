@@ -239,7 +239,7 @@ def _operator_arguments(backend: str) -> tuple[object, ...]:
     bias = torch.randn(E, H, requires_grad=True)
     attr, edge_key = torch.randn(E, 2, requires_grad=True), torch.randn(2, H, D, requires_grad=True)
     tensors = (q, k, v, None, bias, None, None, None, attr, edge_key, None)
-    rows = (*graph.by_query, graph.relation, *graph.by_key)
+    rows = api.rows_of(graph, by_key=True)
     return (*tensors, *rows, torch.tensor(3), "dot", 0.0, "softmax", 0.5, 0.1, backend)
 
 
@@ -281,7 +281,12 @@ def test_one_compiled_program_serves_every_size() -> None:
 def test_no_output_element_is_left_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every fresh buffer full of NaN, also those of rows without pairs and keys that nobody attends to."""
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **kind: empty(*size, **kind).fill_(NAN))
+
+    def poisoned(*size: object, **kind: object) -> Tensor:
+        tensor = empty(*size, **kind)
+        return tensor.fill_(NAN) if tensor.is_floating_point() else tensor.fill_(0)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
     graph = gf.AttentionGraph.from_edge_index(torch.tensor([[1, 1], [2, 0]]), size=(3, 4))
     inputs = nodes(graph)
     bias, attr, edge_key = (

@@ -20,6 +20,9 @@ struct Problem {
     const void *key_index, *query_index;  // [E] int32, or int64 where wide_index
     const void *edge_id, *key_edge_id;    // [E] int32, or int64 where wide_id
     const int32_t *relation;              // [E] by edge id
+    // windows of 32 rows served by tiles, by query and by key: see graphs/tiles.py; null where there are none
+    const int64_t *query_tile_ptr, *key_tile_ptr;
+    const int32_t *query_tiles, *key_tiles;
 
     const void *query, *key, *value, *grad_out;  // [N, H, D], [M, H, D], [M, H, V], [N, H, V] in the input type
     // real, by edge id where they are by edge

@@ -346,7 +346,7 @@ struct Rows {
     // g of a pair from alpha, d alpha and the row's delta
     T score_grad(T score, T alpha, T upstream, T statistic, T delta) const {
         if (p.normalizer == kSoftmax) return alpha * (upstream - delta);
-        if (p.normalizer == kRelu) return score > 0 ? upstream * exponential(-statistic) : T(0);
+        if (p.normalizer == kRelu) return upstream * (score > 0 ? exponential(-statistic) : T(0));
         return upstream * alpha * (1 - alpha);
     }
 
@@ -530,30 +530,9 @@ void for_rows(const Problem &p, const int64_t *ptr, int64_t num_rows, Work work)
     }
 }
 
-template <class T, int W>
-void run_forward(const Problem &p) {
-    for_rows<T, W>(p, p.query_ptr, p.num_queries, [](auto &rows, int64_t i, int64_t) { rows.forward(i); });
+// Whether the row lies in a window of 32 rows that is left to the tile loops.
+inline bool served_by_tiles(const int64_t *tile_ptr, int64_t row) {
+    return tile_ptr && tile_ptr[row / 32] < tile_ptr[row / 32 + 1];
 }
-
-template <class T, int W>
-void run_backward(const Problem &p) {
-    for_rows<T, W>(p, p.query_ptr, p.num_queries, [](auto &rows, int64_t i, int64_t c) { rows.backward_by_query(i, c); });
-    if (p.grad_key || p.grad_value)
-        for_rows<T, W>(p, p.key_ptr, p.num_keys, [](auto &rows, int64_t j, int64_t) { rows.backward_by_key(j); });
-}
-
-
-#define GF_BY_WIDTH(function)                                              \
-    void function(const Problem &p) {                                      \
-        if (p.input_type == kFloat64) return run_##function<double, 0>(p); \
-        switch (p.width == p.value_width ? p.width : 0) {                  \
-            case 8: return run_##function<float, 8>(p);                    \
-            case 16: return run_##function<float, 16>(p);                  \
-            case 32: return run_##function<float, 32>(p);                  \
-            case 64: return run_##function<float, 64>(p);                  \
-            case 128: return run_##function<float, 128>(p);                \
-            default: return run_##function<float, 0>(p);                   \
-        }                                                                  \
-    }
 
 }  // namespace GF_NAMESPACE

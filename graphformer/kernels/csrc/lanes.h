@@ -1,0 +1,171 @@
+// Panels of 32 lanes, and the one product that the tile loops are made of. A panel is [rows][kLanes]: each of its
+// columns belongs to one query (or one key) of a window, so that sums, maxima and masks run straight down vector lanes
+// and what is wrong with one lane never reaches another.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+namespace GF_NAMESPACE {
+
+constexpr int kLanes = 32;
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64, kRowsAtOnce = 8;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32, kRowsAtOnce = 4;
+#else
+constexpr int kVectorBytes = 16, kRowsAtOnce = 4;
+#endif
+
+// `T __attribute__((vector_size))` needs a name of its own to depend on T.
+template <class T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(kVectorBytes)));
+    static constexpr int size = kVectorBytes / sizeof(T);
+};
+
+struct FreeAligned {
+    void operator()(void *memory) const { std::free(memory); }
+};
+
+// Memory on cache lines, for panels.
+template <class T>
+class Aligned {
+    std::unique_ptr<T[], FreeAligned> memory;
+    int64_t size = 0;
+
+  public:
+    void resize(int64_t count) {
+        const size_t bytes = (size_t(count < 1 ? 1 : count) * sizeof(T) + 63) / 64 * 64;
+        memory.reset(static_cast<T *>(std::aligned_alloc(64, bytes)));
+        if (!memory) throw std::bad_alloc();
+        size = count;
+    }
+    void grow(int64_t count) {
+        if (count > size) resize(count);
+    }
+    T *data() const { return memory.get(); }
+};
+
+// R rows of C (+)= A B, with R x 2 vectors of sums in registers. A(m, k) is a[m * stride + k], or a[k * stride + m].
+template <class T, int R, bool kByColumn>
+inline void multiply_rows(const T *a, int64_t stride, int depth, const T *b, T *c, bool add) {
+    using Vector = typename VectorOf<T>::type;
+    constexpr int kSize = VectorOf<T>::size;
+    for (int lane = 0; lane < kLanes; lane += 2 * kSize) {
+        Vector sum[R][2];
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++)
+                sum[r][half] = add ? *reinterpret_cast<const Vector *>(c + r * kLanes + lane + half * kSize) : Vector{};
+        for (int k = 0; k < depth; k++) {
+            const Vector low = *reinterpret_cast<const Vector *>(b + k * kLanes + lane);
+            const Vector high = *reinterpret_cast<const Vector *>(b + k * kLanes + lane + kSize);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                const T factor = kByColumn ? a[k * stride + r] : a[r * stride + k];
+                sum[r][0] += factor * low;
+                sum[r][1] += factor * high;
+            }
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++)
+                *reinterpret_cast<Vector *>(c + r * kLanes + lane + half * kSize) = sum[r][half];
+    }
+}
+
+// C (+)= A B. Shapes: C [rows][kLanes], B [depth][kLanes]; A by `stride` as above.
+template <class T, bool kByColumn>
+void multiply(const T *a, int64_t stride, int64_t rows, int depth, const T *b, T *c, bool add) {
+    const int64_t step = kByColumn ? 1 : stride;
+    int64_t m = 0;
+    for (; m + kRowsAtOnce <= rows; m += kRowsAtOnce)
+        multiply_rows<T, kRowsAtOnce, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
+    if constexpr (kRowsAtOnce > 4)
+        for (; m + 4 <= rows; m += 4)
+            multiply_rows<T, 4, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
+    for (; m + 2 <= rows; m += 2)
+        multiply_rows<T, 2, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
+    for (; m < rows; m++) multiply_rows<T, 1, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
+}
+
+// Copies a short row without a call.
+template <class T>
+inline void copy_row(const T *from, T *to, int length) {
+    constexpr int kStep = 64 / sizeof(T);
+    int c = 0;
+    for (; c + kStep <= length; c += kStep) std::memcpy(to + c, from + c, 64);
+    for (; c < length; c++) to[c] = from[c];
+}
+
+// For each step of a transposition, which elements of two rows (numbered one after the other) make the two new rows.
+template <class T>
+struct Exchange {
+    static constexpr int kSize = VectorOf<T>::size;
+    using Element = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    alignas(64) Element first[6][kSize], second[6][kSize];
+
+    constexpr Exchange() : first{}, second{} {
+        for (int level = 0, step = 1; step < kSize; level++, step *= 2)
+            for (int c = 0; c < kSize; c++) {
+                first[level][c] = c & step ? kSize + c - step : c;
+                second[level][c] = c & step ? kSize + c : c + step;
+            }
+    }
+};
+
+// A square block of vectors, transposed: out[c * out_stride + r] = in[r * in_stride + c].
+template <class T>
+inline void transpose_block(const T *in, int in_stride, T *out, int out_stride) {
+    using Vector = typename VectorOf<T>::type;
+    using Index = typename VectorOf<typename Exchange<T>::Element>::type;
+    static constexpr Exchange<T> exchange;
+    constexpr int kSize = VectorOf<T>::size;
+    Vector rows[kSize];
+#pragma GCC unroll 16
+    for (int r = 0; r < kSize; r++) std::memcpy(&rows[r], in + r * in_stride, kVectorBytes);
+    // Each step exchanges, between rows that are `step` apart, the columns that are.
+#pragma GCC unroll 4
+    for (int level = 0; (1 << level) < kSize; level++) {
+        const int step = 1 << level;
+        Index first, second;
+        std::memcpy(&first, exchange.first[level], kVectorBytes);
+        std::memcpy(&second, exchange.second[level], kVectorBytes);
+#pragma GCC unroll 16
+        for (int r = 0; r < kSize; r++) {
+            if (r & step) continue;
+            const Vector a = rows[r], b = rows[r + step];
+            rows[r] = __builtin_shuffle(a, b, first);
+            rows[r + step] = __builtin_shuffle(a, b, second);
+        }
+    }
+#pragma GCC unroll 16
+    for (int c = 0; c < kSize; c++) std::memcpy(out + c * out_stride, &rows[c], kVectorBytes);
+}
+
+// out[c][r] = in[r][c] for `rows` x `columns`, each row of `in` and `out` at its stride.
+template <class T>
+void transpose(const T *in, int in_stride, int rows, int columns, T *out, int out_stride) {
+    constexpr int kSize = VectorOf<T>::size;
+    const int whole_rows = rows / kSize * kSize, whole_columns = columns / kSize * kSize;
+    for (int r = 0; r < whole_rows; r += kSize)
+        for (int c = 0; c < whole_columns; c += kSize)
+            transpose_block(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
+    for (int r = 0; r < rows; r++)
+        for (int c = r < whole_rows ? whole_columns : 0; c < columns; c++) out[c * out_stride + r] = in[r * in_stride + c];
+}
+
+// Calls work(lane) for each bit that is set.
+template <class Work>
+inline void for_bits(uint32_t mask, Work work) {
+    for (; mask; mask &= mask - 1) work(__builtin_ctz(mask));
+}
+
+}  // namespace GF_NAMESPACE

@@ -1,0 +1,16 @@
+"""Every kernel test runs twice: all windows row by row, and all windows by tiles."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphformer.graphs import tiles
+
+_LEAST_FILL = {"rows": 2.0, "tiles": 1e-9}
+
+
+@pytest.fixture(params=list(_LEAST_FILL), autouse=True)
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which loops of `native` serve the graphs that the test makes."""
+    monkeypatch.setattr(tiles, "LEAST_FILL", _LEAST_FILL[request.param])
+    return request.param
