@@ -40,7 +40,7 @@ def graph_of(kind: str, num_nodes: int, num_relations: int, seed: int) -> gf.Att
 
 
 def compare(graph: gf.AttentionGraph, nodes: list[Tensor], terms: dict[str, object]) -> None:
-    """Values and all gradients of `native` and `reference`; what is not finite may be NaN in one, infinite in another."""
+    """Values and all gradients of `native` and `reference`; what is infinite in one may be NaN in the other."""
     weight = getattr(terms.get("score"), "weight", None)
     leaves = [t for t in (*nodes, *terms.values(), weight) if isinstance(t, Tensor)]
     upstream = torch.randn(graph.num_queries, *nodes[2].shape[1:], dtype=nodes[0].dtype)
