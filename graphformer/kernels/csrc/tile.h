@@ -147,6 +147,7 @@ struct Tile {
             for (int64_t row = first_row + kLanes; row < std::min(first_row + 2 * kLanes, num_rows); row++) {
                 prefetch_row(kByQuery ? p.query : p.key, row, D);
                 if (reads_second) prefetch_row(kByQuery ? p.grad_out : p.value, row, V);
+                if (reads_second && kByQuery && p.total) prefetch_row(p.total, row, V);
             }
         if (kByQuery && p.relation_key && p.score == kDot)
             multiply<T, false>(real(p.relation_key) + h * D, int64_t(H) * D, R, D, lanes_a.data(), relation_score.data(), false);

@@ -162,7 +162,7 @@ struct TileByQuery : Tile<T, true> {
         for (int l = 0; l < kLanes; l++) {
             const int64_t row = (first_row + l) * H + h;
             statistic[l] = l < count ? real(p.statistic)[row] : -Base::kInfinity;
-            delta[l] = l < count && p.total ? total_delta(row, l) : T(0);
+            delta[l] = l < count && p.total ? dot(this->head_row(p.grad_out, first_row + l, V), real(p.total) + row * V, V) : T(0);
         }
         if (p.normalizer == kSoftmax && !p.total) {
             while (this->next()) {
@@ -182,12 +182,6 @@ struct TileByQuery : Tile<T, true> {
         }
         for (int l = 0; l < count; l++) real(p.delta)[(first_row + l) * H + h] = delta[l];
         finish(chunk);
-    }
-
-    T total_delta(int64_t row, int l) const {
-        T sum = 0;
-        for (int c = 0; c < V; c++) sum += real(p.total)[row * V + c] * this->lanes_b.data()[c * kLanes + l];
-        return sum;
     }
 
     void block() {
