@@ -26,7 +26,7 @@ template <class T, int lanes>
 using Vector = typename VectorOf<T, lanes>::type;
 
 template <class V, class T>
-inline V load(const T *from) {
+GF_INLINE V load(const T *from) {
     V v;
     std::memcpy(&v, from, sizeof(V));
     return v;
@@ -34,13 +34,13 @@ inline V load(const T *from) {
 
 // The sums of neighbouring lanes of a, then those of b.
 template <class V, size_t... i>
-inline V add_neighbours(const V &a, const V &b, std::index_sequence<i...>) {
+GF_INLINE V add_neighbours(const V &a, const V &b, std::index_sequence<i...>) {
     return __builtin_shufflevector(a, b, (2 * i)...) + __builtin_shufflevector(a, b, (2 * i + 1)...);
 }
 
 // Sums groups of `width` lanes of `count` vectors; the sums end up in order from the first lane of the first vector.
 template <int width, int count, int lanes, class V>
-inline void fold(V *v) {
+GF_INLINE void fold(V *v) {
     if constexpr (width > 1) {
         constexpr int left = (count + 1) / 2;
 #pragma GCC unroll 16
@@ -52,7 +52,7 @@ inline void fold(V *v) {
 
 // out[h] = a[h] . b[h] for n heads, n and W powers of two
 template <int W, int n, class T>
-inline void dot_group(const T *a, const T *b, T *out) {
+GF_INLINE void dot_group(const T *a, const T *b, T *out) {
     constexpr int lanes = std::min(kLanes<T>, W * n), share = std::max(1, W / lanes), count = W * n / (lanes * share);
     using V = Vector<T, lanes>;
     V v[count];

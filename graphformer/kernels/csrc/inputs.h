@@ -4,11 +4,12 @@
 #include <cstring>
 #include <type_traits>
 
+#include "math.h"
 #include "problem.h"
 
 namespace GF_NAMESPACE {
 
-inline int64_t at(const void *array, bool wide, int64_t position) {
+GF_INLINE int64_t at(const void *array, bool wide, int64_t position) {
     return wide ? static_cast<const int64_t *>(array)[position] : static_cast<const int32_t *>(array)[position];
 }
 
@@ -18,7 +19,7 @@ inline size_t bytes_of(int32_t type) { return type == kFloat64 ? 8 : type == kFl
 
 // Asks for the row [length] of the pair at a position, if there is one, without waiting. Rows of the graph lie one after
 // another, so that what follows the last pair of a row is nearly always what is read next.
-inline void prefetch_row(const void *base, int32_t type, const void *index, bool wide, int64_t position, int64_t num_edges,
+GF_INLINE void prefetch_row(const void *base, int32_t type, const void *index, bool wide, int64_t position, int64_t num_edges,
                          int length) {
     if (position >= num_edges) return;
     const int64_t size = int64_t(bytes_of(type)) * length;
@@ -28,7 +29,7 @@ inline void prefetch_row(const void *base, int32_t type, const void *index, bool
 
 // Rows of the inputs as `real`: where they are stored, or converted into a buffer.
 template <class T>
-inline const T *read_row(const void *base, int32_t type, int64_t row, int length, T *buffer) {
+GF_INLINE const T *read_row(const void *base, int32_t type, int64_t row, int length, T *buffer) {
     if constexpr (std::is_same_v<T, double>) return static_cast<const double *>(base) + row * length;
     else {
         if (type == kFloat32) return static_cast<const float *>(base) + row * length;

@@ -5,10 +5,13 @@
 #include <cstring>
 #include <limits>
 
+// Left to itself the compiler stops inlining in a file of this size, and a call inside a loop ends the vectors.
+#define GF_INLINE inline __attribute__((always_inline))
+
 namespace GF_NAMESPACE {
 
 // e^x to 2 ulp, straight down vector lanes: 0 below the smallest normal result, NaN for NaN.
-inline float exponential(float x) {
+GF_INLINE float exponential(float x) {
     const float shifted = x * 1.44269504088896341f + 12582912.0f;  // round to nearest by the magic number 1.5 * 2^23
     const float n = shifted - 12582912.0f;
     const float f = (x - n * 0.693145751953125f) - n * 1.428606765330187e-06f;

@@ -2,10 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#include "math.h"
+
 namespace GF_NAMESPACE {
 
 // Philox4x32-10: see graphformer/_philox.py.
-inline void philox(uint64_t seed, uint64_t edge, uint32_t group, uint32_t draw[4]) {
+GF_INLINE void philox(uint64_t seed, uint64_t edge, uint32_t group, uint32_t draw[4]) {
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     uint32_t c0 = uint32_t(edge), c1 = uint32_t(edge >> 32), c2 = group, c3 = 0;
     for (int round = 0; round < 10; round++) {
