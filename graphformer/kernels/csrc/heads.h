@@ -50,54 +50,75 @@ GF_INLINE void fold(V *v) {
     }
 }
 
-// out[h] = a[h] . b[h] for n heads, n and W powers of two
-template <int W, int n, class T>
-GF_INLINE void dot_group(const T *a, const T *b, T *out) {
+// What two rows make of a column c, as scalars or vectors: the product of the dot score, and the second row alone.
+struct Product {
+    template <class V>
+    V operator()(V a, V b, int) const {
+        return a * b;
+    }
+};
+struct Second {
+    template <class V>
+    V operator()(V, V b, int) const {
+        return b;
+    }
+};
+
+// out[h] = sum of term(a[h], b[h]) for n heads from column c on, n and W powers of two
+template <int W, int n, class T, class Term>
+GF_INLINE void dot_group(const T *a, const T *b, int c, T *out, const Term &term) {
     constexpr int lanes = std::min(kLanes<T>, W * n), share = std::max(1, W / lanes), count = W * n / (lanes * share);
     using V = Vector<T, lanes>;
     V v[count];
 #pragma GCC unroll 16
     for (int i = 0; i < count; i++) {
-        v[i] = load<V>(a + i * share * lanes) * load<V>(b + i * share * lanes);
+        const int first = c + i * share * lanes;
+        v[i] = term(load<V>(a + first), load<V>(b + first), first);
 #pragma GCC unroll 16
-        for (int s = 1; s < share; s++)
-            v[i] += load<V>(a + (i * share + s) * lanes) * load<V>(b + (i * share + s) * lanes);
+        for (int at = first + lanes; at < first + share * lanes; at += lanes)
+            v[i] += term(load<V>(a + at), load<V>(b + at), at);
     }
     fold<std::min(W, lanes), count, lanes>(v);
     std::memcpy(out, v, n * sizeof(T));
 }
 
-template <int W, int n, class T>
-inline void dot_row(const T *a, const T *b, int heads, T *out) {
-    int h = 0;
-    for (; h + n <= heads; h += n) dot_group<W, n>(a + h * W, b + h * W, out + h);
+template <int W, int n, class T, class Term>
+inline void dot_row(const T *a, const T *b, int h, int heads, T *out, const Term &term) {
+    for (; h + n <= heads; h += n) dot_group<W, n>(a, b, h * W, out + h, term);
     if constexpr (n > 1) {
-        if (h < heads) dot_row<W, n / 2>(a + h * W, b + h * W, heads - h, out + h);
+        if (h < heads) dot_row<W, n / 2>(a, b, h, heads, out, term);
     }
 }
 
-template <int W, class T>
-inline void dot_rows(const T *const *a, const T *const *b, int count, int heads, T *out, int stride) {
-    for (int t = 0; t < count; t++) dot_row<W, kLanes<T>>(a[t], b[t], heads, out + t * stride);
+template <int W, class T, class Term>
+inline void dot_rows(const T *const *a, const T *const *b, int count, int heads, T *out, int stride, const Term &term) {
+    for (int t = 0; t < count; t++) dot_row<W, kLanes<T>>(a[t], b[t], 0, heads, out + t * stride, term);
 }
 
-// out[t * stride + h] = a[t][h] . b[t][h] for `count` pairs of rows
-template <class T>
-inline void dot_heads(const T *const *a, const T *const *b, int count, int heads, int width, T *out, int stride) {
+// out[t * stride + h] = sum over the columns of head h of term(a[t], b[t]), for `count` pairs of rows
+template <class T, class Term = Product>
+void dot_heads(const T *const *a, const T *const *b, int count, int heads, int width, T *out, int stride,
+               const Term &term = {}) {
     switch (width) {
-        case 8: return dot_rows<8>(a, b, count, heads, out, stride);
-        case 16: return dot_rows<16>(a, b, count, heads, out, stride);
-        case 32: return dot_rows<32>(a, b, count, heads, out, stride);
-        case 64: return dot_rows<64>(a, b, count, heads, out, stride);
-        case 128: return dot_rows<128>(a, b, count, heads, out, stride);
+        case 8: return dot_rows<8>(a, b, count, heads, out, stride, term);
+        case 16: return dot_rows<16>(a, b, count, heads, out, stride, term);
+        case 32: return dot_rows<32>(a, b, count, heads, out, stride, term);
+        case 64: return dot_rows<64>(a, b, count, heads, out, stride, term);
+        case 128: return dot_rows<128>(a, b, count, heads, out, stride, term);
     }
     for (int t = 0; t < count; t++)
-        for (int h = 0; h < heads; h++) out[t * stride + h] = dot(a[t] + h * width, b[t] + h * width, width);
+        for (int h = 0; h < heads; h++) {
+            T sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int c = h * width; c < (h + 1) * width; c++) sum += term(a[t][c], b[t][c], c);
+            out[t * stride + h] = sum;
+        }
 }
 
-// Columns c.. of sum [heads, W] take in those of `count` weighted rows, n vectors of them in registers.
-template <int W, int n, class T>
-inline void add_columns(T *sum, const T *weight, int stride, const T *const *rows, int count, int c, int length) {
+// Columns c.. of sum [heads, W] take in those of `count` weighted terms, n vectors of them in registers.
+template <int W, int n, class T, class Term>
+inline void add_columns(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int c,
+                        int length, const Term &term) {
     constexpr int lanes = std::min(kLanes<T>, W);
     using V = Vector<T, lanes>;
     for (; c + n * lanes <= length; c += n * lanes) {
@@ -105,31 +126,42 @@ inline void add_columns(T *sum, const T *weight, int stride, const T *const *row
 #pragma GCC unroll 16
         for (int i = 0; i < n; i++) s[i] = load<V>(sum + c + i * lanes);
         for (int t = 0; t < count; t++) {
-            const T *row = rows[t] + c, *w = weight + t * stride + c / W;
+            const T *w = weight + t * stride + c / W;
 #pragma GCC unroll 16
-            for (int i = 0; i < n; i++) s[i] += w[i * lanes / W] * load<V>(row + i * lanes);
+            for (int i = 0; i < n; i++) {
+                const int at = c + i * lanes;
+                s[i] += w[i * lanes / W] * term(load<V>(a[t] + at), load<V>(b[t] + at), at);
+            }
         }
 #pragma GCC unroll 16
         for (int i = 0; i < n; i++) std::memcpy(sum + c + i * lanes, &s[i], sizeof(V));
     }
     if constexpr (n > 1) {
-        if (c < length) add_columns<W, n / 2>(sum, weight, stride, rows, count, c, length);
+        if (c < length) add_columns<W, n / 2>(sum, weight, stride, a, b, count, c, length, term);
     }
 }
 
-// sum[h] += weight[t * stride + h] * rows[t][h] over `count` rows
-template <class T>
-inline void add_heads(T *sum, const T *weight, int stride, const T *const *rows, int count, int heads, int width) {
+// One head of the sum takes in one weighted term.
+template <class T, class Term>
+inline void add_head(T *sum, T weight, const T *a, const T *b, int h, int width, const Term &term) {
+#pragma omp simd
+    for (int c = h * width; c < (h + 1) * width; c++) sum[c] += weight * term(a[c], b[c], c);
+}
+
+// sum[h] += weight[t * stride + h] * term(a[t], b[t]) over `count` pairs of rows
+template <class T, class Term = Second>
+void add_heads(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int heads, int width,
+               const Term &term = {}) {
     const int length = heads * width;
     switch (width) {
-        case 8: return add_columns<8, kSums>(sum, weight, stride, rows, count, 0, length);
-        case 16: return add_columns<16, kSums>(sum, weight, stride, rows, count, 0, length);
-        case 32: return add_columns<32, kSums>(sum, weight, stride, rows, count, 0, length);
-        case 64: return add_columns<64, kSums>(sum, weight, stride, rows, count, 0, length);
-        case 128: return add_columns<128, kSums>(sum, weight, stride, rows, count, 0, length);
+        case 8: return add_columns<8, kSums>(sum, weight, stride, a, b, count, 0, length, term);
+        case 16: return add_columns<16, kSums>(sum, weight, stride, a, b, count, 0, length, term);
+        case 32: return add_columns<32, kSums>(sum, weight, stride, a, b, count, 0, length, term);
+        case 64: return add_columns<64, kSums>(sum, weight, stride, a, b, count, 0, length, term);
+        case 128: return add_columns<128, kSums>(sum, weight, stride, a, b, count, 0, length, term);
     }
     for (int t = 0; t < count; t++)
-        for (int h = 0; h < heads; h++) add_scaled(sum + h * width, weight[t * stride + h], rows[t] + h * width, width);
+        for (int h = 0; h < heads; h++) add_head(sum, weight[t * stride + h], a[t], b[t], h, width, term);
 }
 
 }  // namespace GF_NAMESPACE

@@ -7,6 +7,7 @@
 #include <limits>
 #include <new>
 
+#include "activations.h"
 #include "heads.h"
 #include "inputs.h"
 #include "math.h"
@@ -65,6 +66,8 @@ struct Rows {
     const int P, S;  // padded heads, and the numbers of one step over them
     const bool removes, has_key_extras, builds;
     Block<T> b;
+    Array<T> ones;                   // [H, D], where the additive score has no weight
+    const T *const additive_weight;  // [H, D]
     static constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
     explicit Rows(const Problem &problem)
@@ -78,7 +81,11 @@ struct Rows {
           removes(problem.bias || problem.relation_bias),
           has_key_extras(problem.relation_key || problem.edge_key),
           builds(problem.input_type >= kBFloat16 || has_key_extras || problem.relation_value),
-          b(P, builds ? size_t(kBlock) * H * D : 0, builds ? size_t(kBlock) * H * V : 0) {}
+          b(P, builds ? size_t(kBlock) * H * D : 0, builds ? size_t(kBlock) * H * V : 0),
+          ones(p.weight ? 0 : H * D),
+          additive_weight(p.weight ? real(p.weight) : ones) {
+        std::fill(ones.start, ones.start + (p.weight ? 0 : H * D), T(1));
+    }
 
     static const T *real(const void *base) { return static_cast<const T *>(base); }
     static T *real(void *base) { return static_cast<T *>(base); }
@@ -139,28 +146,17 @@ struct Rows {
 
     // ---------------------------------------------------------------- scores
 
-    T activate(T x) const { return p.score == kTanh ? std::tanh(x) : x > 0 ? x : T(p.slope) * x; }
-    T slope(T x, T f) const { return p.score == kTanh ? 1 - f * f : x > 0 ? T(1) : T(p.slope); }
+    // use(activation) with the additive score's own
+    template <class Use>
+    void with_activation(Use use) const {
+        if (p.score == kTanh) use(Tanh<T>{});
+        else use(LeakyRelu<T>{T(p.slope)});
+    }
 
     T bias_of(int64_t e, int h) const {
         T sum = 0;
         if (p.bias) sum += real(p.bias)[e * H + h];
         if (p.relation_bias) sum += real(p.relation_bias)[int64_t(p.relation[e]) * H + h];
-        return sum;
-    }
-
-    T additive_score(const T *query, const T *key, const T *weight) const {
-        T sum = 0;
-        if (p.score == kLeakyRelu) {
-            const T slope = T(p.slope);
-#pragma omp simd reduction(+ : sum)
-            for (int c = 0; c < D; c++) {
-                const T x = query[c] + key[c];
-                sum += (weight ? weight[c] : T(1)) * (x > 0 ? x : slope * x);
-            }
-        } else {
-            for (int c = 0; c < D; c++) sum += (weight ? weight[c] : T(1)) * std::tanh(query[c] + key[c]);
-        }
         return sum;
     }
 
@@ -179,19 +175,29 @@ struct Rows {
                 for (int l = k; l < k + kLanes<T>; l++) score[l] *= scale;
             });
         } else {
-            const T *weight = real(p.weight);
-            for (int t = 0; t < b.count; t++)
-                for (int h = 0; h < H; h++)
-                    score[t * P + h] = additive_score(b.query[t] + h * D, b.key[t] + h * D, weight ? weight + h * D : nullptr);
+            with_activation([&](auto f) {
+                dot_heads(b.query, b.key, b.count, H, D, score, P, ScoreTerm<T, decltype(f)>{f, additive_weight});
+            });
         }
         b.has_removed = false;
-        if (!removes) return;
-        for (int t = 0; t < b.count; t++)
+        if (removes) add_bias();
+    }
+
+    void add_bias() {
+        T *score = b.score, *bias = b.weight;  // the weights come later
+        for (int t = 0; t < b.count; t++) {
+            const T *own = p.bias ? real(p.bias) + b.edge[t] * H : nullptr;
+            const T *table = p.relation_bias ? real(p.relation_bias) + int64_t(p.relation[b.edge[t]]) * H : nullptr;
             for (int h = 0; h < H; h++) {
-                const T bias = bias_of(b.edge[t], h);
-                score[t * P + h] = bias == -kInfinity ? -kInfinity : score[t * P + h] + bias;
-                b.has_removed |= score[t * P + h] == -kInfinity;
+                const T sum = (own ? own[h] : T(0)) + (table ? table[h] : T(0));
+                b.has_removed |= sum == -kInfinity;
+                bias[t * P + h] = sum;
             }
+        }
+        each_vector([&](int k) {
+#pragma omp simd
+            for (int l = k; l < k + kLanes<T>; l++) score[l] = bias[l] == -kInfinity ? -kInfinity : score[l] + bias[l];
+        });
     }
 
     bool is_removed(int t, int h) const { return b.has_removed && b.score[t * P + h] == -kInfinity; }
@@ -268,12 +274,13 @@ struct Rows {
         });
     }
 
-    // sum [H, width] += weights times rows, without those of removed pairs
-    void add_rows(T *sum, const T *weight, const T *const *rows, int width) const {
-        if (!b.has_removed) return add_heads(sum, weight, P, rows, b.count, H, width);
+    // sum [H, width] += weights times term(x, y), without those of removed pairs
+    template <class Term = Second>
+    void add_rows(T *sum, const T *weight, const T *const *x, const T *const *y, int width, const Term &term = {}) const {
+        if (!b.has_removed) return add_heads(sum, weight, P, x, y, b.count, H, width, term);
         for (int t = 0; t < b.count; t++)
             for (int h = 0; h < H; h++)
-                if (!is_removed(t, h)) add_scaled(sum + h * width, weight[t * P + h], rows[t] + h * width, width);
+                if (!is_removed(t, h)) add_head(sum, weight[t * P + h], x[t], y[t], h, width, term);
     }
 
     // ---------------------------------------------------------------- gradients of weights and scores
@@ -315,14 +322,19 @@ struct Rows {
         clear_removed(step);
     }
 
-    // the gradient of q + k of a pair under the additive score, into `inner` [D]
-    void additive_step(int h, T g, const T *query, const T *key, T *grad_weight, T *inner) const {
-        const T *weight = p.weight ? real(p.weight) + h * D : nullptr;
-        for (int c = 0; c < D; c++) {
-            const T x = query[c] + key[c], f = activate(x);
-            if (grad_weight) grad_weight[c] += g * f;
-            inner[c] = g * (weight ? weight[c] : T(1)) * slope(x, f);
-        }
+    // What d score gives to `sum`, the gradient of query or key, still to be scaled; `other` are the rows of key or query.
+    void add_steps(T *sum, const T *const *other) const {
+        if (p.score == kDot) return add_rows(sum, b.step, other, other, D);
+        with_activation([&](auto f) { add_rows(sum, b.step, b.query, b.key, D, SlopeTerm<decltype(f)>{f}); });
+    }
+
+    // The factor that all pairs of a row share: the scale of the dot score, or the weight of the additive one, whose NaN
+    // must not reach a row without pairs.
+    void scale_steps(T *sum) const {
+        if (p.score == kDot)
+            for (int c = 0; c < H * D; c++) sum[c] *= T(p.scale);
+        else
+            for (int c = 0; c < H * D; c++) sum[c] = sum[c] == 0 ? T(0) : sum[c] * additive_weight[c];
     }
 };
 

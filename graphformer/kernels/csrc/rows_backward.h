@@ -23,7 +23,7 @@ struct QueryRows : Rows<T> {
         : Base(problem),
           wants_values(p.edge_sum || p.grad_relation_value || (p.grad_edge_attr && p.edge_grad)),
           wants_pairs(wants_values || p.grad_bias || p.grad_relation_bias || p.grad_relation_key || p.grad_edge_attr ||
-                      p.grad_edge_query || p.grad_edge_key || p.grad_weight || p.score != kDot),
+                      p.grad_edge_query || p.grad_edge_key),
           own_query(H * D),
           own_grad(H * V),
           inner(D) {}
@@ -78,12 +78,16 @@ struct QueryRows : Rows<T> {
             if (!is_loaded) load_block(range, start);
             this->repeat(delta, b.delta);
             this->block_steps();
-            if (sums.query && p.score == kDot) this->add_rows(sums.query, b.step, b.key, D);
+            if (sums.query) this->add_steps(sums.query, b.key);
+            if (p.grad_weight)
+                this->with_activation([&](auto f) {
+                    T *table = real(p.grad_weight) + chunk * H * D;
+                    this->add_rows(table, b.step, b.query, b.key, D, ValueTerm<decltype(f)>{f});
+                });
             if (!wants_pairs) continue;
             for (int t = 0; t < b.count; t++) spread_pair(t, range.row, chunk, sums);
         }
-        if (sums.query && p.score == kDot)
-            for (int c = 0; c < H * D; c++) sums.query[c] *= T(p.scale);
+        if (sums.query) this->scale_steps(sums.query);
     }
 
     // What one pair adds beyond the plain gradient of its query.
@@ -105,7 +109,7 @@ struct QueryRows : Rows<T> {
                 if (grad_attr && p.edge_grad) add_scaled(grad_attr, kept, real(p.edge_grad) + (i * H + h) * F, F);
             }
             if (p.score != kDot) {
-                additive_pair(t, h, chunk, table, attr, grad_attr, sums);
+                additive_pair(t, h, chunk, table, attr, grad_attr);
                 continue;
             }
             const T step = g * T(p.scale);
@@ -115,11 +119,14 @@ struct QueryRows : Rows<T> {
         }
     }
 
-    void additive_pair(int t, int h, int64_t chunk, int64_t table, const T *attr, T *grad_attr, const QueryGrads<T> &sums) {
-        if (!(sums.query || p.grad_relation_key || p.grad_edge_key || p.grad_weight || (grad_attr && p.edge_key))) return;
-        T *grad_weight = p.grad_weight ? real(p.grad_weight) + (chunk * H + h) * D : nullptr, *step = inner;
-        this->additive_step(h, b.step[t * P + h], b.query[t] + h * D, b.key[t] + h * D, grad_weight, step);
-        if (sums.query) add_scaled(sums.query + h * D, T(1), step, D);
+    void additive_pair(int t, int h, int64_t chunk, int64_t table, const T *attr, T *grad_attr) {
+        if (!(p.grad_relation_key || p.grad_edge_key || (grad_attr && p.edge_key))) return;
+        T *step = inner;  // the gradient of q + k
+        this->with_activation([&](auto f) {
+            const T g = b.step[t * P + h];
+            for (int c = h * D; c < (h + 1) * D; c++)
+                step[c - h * D] = g * this->additive_weight[c] * f.slope(b.query[t][c] + b.key[t][c]);
+        });
         if (p.grad_relation_key) add_scaled(real(p.grad_relation_key) + (table + h) * D, T(1), step, D);
         if (!p.edge_key) return;
         for (int f = 0; f < F; f++) {
@@ -133,9 +140,9 @@ template <class T>
 struct KeyRows : Rows<T> {
     using Base = Rows<T>;
     using Base::b, Base::D, Base::F, Base::H, Base::P, Base::p, Base::real, Base::V;
-    Array<T> own_key, own_value, inner;
+    Array<T> own_key, own_value;
 
-    explicit KeyRows(const Problem &problem) : Base(problem), own_key(H * D), own_value(H * V), inner(D) {}
+    explicit KeyRows(const Problem &problem) : Base(problem), own_key(H * D), own_value(H * V) {}
 
     void run(const Range &range, T *grad_key, T *grad_value) {
         if (grad_key) std::fill(grad_key, grad_key + H * D, T(0));
@@ -151,15 +158,13 @@ struct KeyRows : Rows<T> {
             if (grad_key) {
                 this->block_upstream();
                 this->block_steps();
-                if (p.score == kDot) this->add_rows(grad_key, b.step, b.query, D);
-                else add_additive(grad_key);
+                this->add_steps(grad_key, b.query);
             }
             if (!grad_value) continue;
             if (p.has_dropout) this->apply_dropout(b.weight);
-            this->add_rows(grad_value, b.weight, b.grad, V);
+            this->add_rows(grad_value, b.weight, b.grad, b.grad, V);
         }
-        if (grad_key && p.score == kDot)
-            for (int c = 0; c < H * D; c++) grad_key[c] *= T(p.scale);
+        if (grad_key) this->scale_steps(grad_key);
     }
 
     // alpha of a block of pairs
@@ -181,16 +186,6 @@ struct KeyRows : Rows<T> {
         this->add_value_extras();
         this->block_scores();
         this->block_weights();
-    }
-
-    void add_additive(T *grad_key) {
-        for (int t = 0; t < b.count; t++)
-            for (int h = 0; h < H; h++) {
-                if (this->is_removed(t, h)) continue;
-                T *step = inner;
-                this->additive_step(h, b.step[t * P + h], b.query[t] + h * D, b.key[t] + h * D, nullptr, step);
-                add_scaled(grad_key + h * D, T(1), step, D);
-            }
     }
 };
 

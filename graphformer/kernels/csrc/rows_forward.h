@@ -54,7 +54,7 @@ struct ForwardRows : Rows<T> {
             }
             this->gather(p.value, p.key_index, start, H * V, b.built_value, b.value);
             this->add_value_extras();
-            this->add_rows(sums.out, b.weight, b.value, V);
+            this->add_rows(sums.out, b.weight, b.value, b.value, V);
             if (sums.features) add_features(sums.features);
         }
         for (int l = H; softmax && l < S; l++)
