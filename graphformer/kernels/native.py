@@ -110,7 +110,7 @@ def backward(
     num_rows, heads, width = tensors.query.shape
     num_features = 0 if tensors.edge_attr is None else tensors.edge_attr.shape[1]
     dot = options.score == "dot"
-    call.output("delta", num_rows, heads)
+    call.output("delta", num_rows, 2, heads)
     real_grad = grad_out.to(call.dtype)
     if tensors.edge_value is not None:
         call.set("edge_grad", torch.einsum("nhv,fhv->nhf", real_grad, tensors.edge_value.to(call.dtype)))

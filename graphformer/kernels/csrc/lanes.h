@@ -1,4 +1,4 @@
-// Panels of 32 lanes, and the one product that the tile loops are made of. A panel is [rows][kLanes]: each of its
+// Panels of 32 lanes, one for each row of a window, and the one product that the tile loops are made of. A panel is [rows][kWindow]: each of its
 // columns belongs to one query (or one key) of a window, so that sums, maxima and masks run straight down vector lanes
 // and what is wrong with one lane never reaches another.
 #pragma once
@@ -9,24 +9,12 @@
 #include <new>
 #include <type_traits>
 
+#include "heads.h"
+#include "schedule.h"
+
 namespace GF_NAMESPACE {
 
-constexpr int kLanes = 32;
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64, kRowsAtOnce = 8;
-#elif defined(__AVX__)
-constexpr int kVectorBytes = 32, kRowsAtOnce = 4;
-#else
-constexpr int kVectorBytes = 16, kRowsAtOnce = 4;
-#endif
-
-// `T __attribute__((vector_size))` needs a name of its own to depend on T.
-template <class T>
-struct VectorOf {
-    typedef T type __attribute__((vector_size(kVectorBytes)));
-    static constexpr int size = kVectorBytes / sizeof(T);
-};
+constexpr int kRowsAtOnce = kVectorBytes == 64 ? 8 : 4;  // two vectors each in registers
 
 struct FreeAligned {
     void operator()(void *memory) const { std::free(memory); }
@@ -54,18 +42,18 @@ class Aligned {
 // R rows of C (+)= A B, with R x 2 vectors of sums in registers. A(m, k) is a[m * stride + k], or a[k * stride + m].
 template <class T, int R, bool kByColumn>
 inline void multiply_rows(const T *a, int64_t stride, int depth, const T *b, T *c, bool add) {
-    using Vector = typename VectorOf<T>::type;
-    constexpr int kSize = VectorOf<T>::size;
-    for (int lane = 0; lane < kLanes; lane += 2 * kSize) {
-        Vector sum[R][2];
+    using Whole = Vector<T, kLanes<T>>;
+    constexpr int kSize = kLanes<T>;
+    for (int lane = 0; lane < kWindow; lane += 2 * kSize) {
+        Whole sum[R][2];
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++)
-                sum[r][half] = add ? *reinterpret_cast<const Vector *>(c + r * kLanes + lane + half * kSize) : Vector{};
+                sum[r][half] = add ? *reinterpret_cast<const Whole *>(c + r * kWindow + lane + half * kSize) : Whole{};
         for (int k = 0; k < depth; k++) {
-            const Vector low = *reinterpret_cast<const Vector *>(b + k * kLanes + lane);
-            const Vector high = *reinterpret_cast<const Vector *>(b + k * kLanes + lane + kSize);
+            const Whole low = *reinterpret_cast<const Whole *>(b + k * kWindow + lane);
+            const Whole high = *reinterpret_cast<const Whole *>(b + k * kWindow + lane + kSize);
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++) {
                 const T factor = kByColumn ? a[k * stride + r] : a[r * stride + k];
@@ -77,23 +65,23 @@ inline void multiply_rows(const T *a, int64_t stride, int depth, const T *b, T *
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++)
-                *reinterpret_cast<Vector *>(c + r * kLanes + lane + half * kSize) = sum[r][half];
+                *reinterpret_cast<Whole *>(c + r * kWindow + lane + half * kSize) = sum[r][half];
     }
 }
 
-// C (+)= A B. Shapes: C [rows][kLanes], B [depth][kLanes]; A by `stride` as above.
+// C (+)= A B. Shapes: C [rows][kWindow], B [depth][kWindow]; A by `stride` as above.
 template <class T, bool kByColumn>
 void multiply(const T *a, int64_t stride, int64_t rows, int depth, const T *b, T *c, bool add) {
     const int64_t step = kByColumn ? 1 : stride;
     int64_t m = 0;
     for (; m + kRowsAtOnce <= rows; m += kRowsAtOnce)
-        multiply_rows<T, kRowsAtOnce, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
+        multiply_rows<T, kRowsAtOnce, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
     if constexpr (kRowsAtOnce > 4)
         for (; m + 4 <= rows; m += 4)
-            multiply_rows<T, 4, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
+            multiply_rows<T, 4, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
     for (; m + 2 <= rows; m += 2)
-        multiply_rows<T, 2, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
-    for (; m < rows; m++) multiply_rows<T, 1, kByColumn>(a + m * step, stride, depth, b, c + m * kLanes, add);
+        multiply_rows<T, 2, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
+    for (; m < rows; m++) multiply_rows<T, 1, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
 }
 
 // Copies a short row without a call.
@@ -108,7 +96,7 @@ inline void copy_row(const T *from, T *to, int length) {
 // For each step of a transposition, which elements of two rows (numbered one after the other) make the two new rows.
 template <class T>
 struct Exchange {
-    static constexpr int kSize = VectorOf<T>::size;
+    static constexpr int kSize = kLanes<T>;
     using Element = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
     alignas(64) Element first[6][kSize], second[6][kSize];
 
@@ -124,11 +112,11 @@ struct Exchange {
 // A square block of vectors, transposed: out[c * out_stride + r] = in[r * in_stride + c].
 template <class T>
 inline void transpose_block(const T *in, int in_stride, T *out, int out_stride) {
-    using Vector = typename VectorOf<T>::type;
-    using Index = typename VectorOf<typename Exchange<T>::Element>::type;
+    using Whole = Vector<T, kLanes<T>>;
+    using Index = Vector<typename Exchange<T>::Element, kLanes<T>>;
     static constexpr Exchange<T> exchange;
-    constexpr int kSize = VectorOf<T>::size;
-    Vector rows[kSize];
+    constexpr int kSize = kLanes<T>;
+    Whole rows[kSize];
 #pragma GCC unroll 16
     for (int r = 0; r < kSize; r++) std::memcpy(&rows[r], in + r * in_stride, kVectorBytes);
     // Each step exchanges, between rows that are `step` apart, the columns that are.
@@ -141,7 +129,7 @@ inline void transpose_block(const T *in, int in_stride, T *out, int out_stride) 
 #pragma GCC unroll 16
         for (int r = 0; r < kSize; r++) {
             if (r & step) continue;
-            const Vector a = rows[r], b = rows[r + step];
+            const Whole a = rows[r], b = rows[r + step];
             rows[r] = __builtin_shuffle(a, b, first);
             rows[r + step] = __builtin_shuffle(a, b, second);
         }
@@ -153,7 +141,7 @@ inline void transpose_block(const T *in, int in_stride, T *out, int out_stride) 
 // out[c][r] = in[r][c] for `rows` x `columns`, each row of `in` and `out` at its stride.
 template <class T>
 void transpose(const T *in, int in_stride, int rows, int columns, T *out, int out_stride) {
-    constexpr int kSize = VectorOf<T>::size;
+    constexpr int kSize = kLanes<T>;
     const int whole_rows = rows / kSize * kSize, whole_columns = columns / kSize * kSize;
     for (int r = 0; r < whole_rows; r += kSize)
         for (int c = 0; c < whole_columns; c += kSize)

@@ -36,7 +36,7 @@ struct Problem {
 
     // outputs, real; every element is written
     void *out, *statistic, *edge_sum;  // [N, H, V], [N, H], [N, H, F] = sum of P a
-    void *delta;                       // [N, H]
+    void *delta;                       // [N, 2, H]: statistic and delta, side by side for the pass by key
     const void *total;  // [N, H, V], real: the result of the forward pass, where it was not rounded to half precision
     void *grad_query, *grad_key, *grad_value;     // [N, H, D], [M, H, D], [M, H, V]
     void *grad_edge_query;                        // [N, H, F]

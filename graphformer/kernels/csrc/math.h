@@ -1,0 +1,49 @@
+// Scalars and short sums, written so that the compiler lays them down vector lanes.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+// Left to itself the compiler stops inlining in a file of this size, and a call inside a loop ends the vectors.
+#define GF_INLINE inline __attribute__((always_inline))
+
+namespace GF_NAMESPACE {
+
+// e^x to 2 ulp, straight down vector lanes: 0 below the smallest normal result, NaN for NaN.
+GF_INLINE float exponential(float x) {
+    const float shifted = x * 1.44269504088896341f + 12582912.0f;  // round to nearest by the magic number 1.5 * 2^23
+    const float n = shifted - 12582912.0f;
+    const float f = (x - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
+    float p = 1.9875691500e-4f;
+    p = p * f + 1.3981999507e-3f;
+    p = p * f + 8.3334519073e-3f;
+    p = p * f + 4.1665795894e-2f;
+    p = p * f + 1.6666665459e-1f;
+    p = p * f + 5.0000001201e-1f;
+    p = p * f * f + f + 1.0f;
+    uint32_t bits;
+    std::memcpy(&bits, &shifted, 4);
+    bits = (bits - 0x4B400000u + 127u) << 23;
+    float power;
+    std::memcpy(&power, &bits, 4);
+    const float result = p * power;
+    return x < -87.3f ? 0.0f : x > 88.0f ? std::numeric_limits<float>::infinity() : result;
+}
+inline double exponential(double x) { return std::exp(x); }
+
+template <class T>
+inline T dot(const T *a, const T *b, int n) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int c = 0; c < n; c++) sum += a[c] * b[c];
+    return sum;
+}
+
+template <class T>
+inline void add_scaled(T *a, T w, const T *b, int n) {
+#pragma omp simd
+    for (int c = 0; c < n; c++) a[c] += w * b[c];
+}
+
+}  // namespace GF_NAMESPACE
