@@ -153,7 +153,7 @@ def window(quick: bool) -> list[Case]:
             partial(_swin, images),
             (FORWARD, BOTH),
             ("native", "sdpa"),
-            f"{images} images of 64 windows of 7x7 patches, H=3, D=32, bias of 169 relative places",
+            f"{images} x 64 windows of 7x7 patches, H=3, D=32, bias of 169 relative places",
             {},
             _tile_work(nodes, nodes * 49, 96),
             oracle="dense",

@@ -37,6 +37,10 @@ def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
         want = expected[name]
         if tensor.shape != want.shape:
             return f"{name}: shape {list(tensor.shape)} instead of {list(want.shape)}"
+        if not want.is_floating_point():
+            if not tensor.equal(want):
+                return f"{name}: {int((tensor != want).sum())} of {want.numel()} integers differ"
+            continue
         scale = max(1.0, float(want.double().square().mean().sqrt()))
         if len(tensor) != len(expected["out"]):
             scale = max(scale, math.sqrt(len(expected["out"]) / _FEW_DOZEN))

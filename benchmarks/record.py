@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.case import PER_EDGE
 from benchmarks.measure import Summary, ratios, summarize
 
 FORMAT = 1
@@ -72,11 +73,14 @@ class Record:
     rows: list[Row]
 
     def ratio(self, row: Row, ours: str = "native") -> Summary | None:
-        """How many times faster (or smaller) ours is than this row, round by round; None where one did not run."""
+        """How many times faster (or smaller) ours is than this row, round by round.
+
+        None for our own row, where one of the two did not run, and for bytes an edge, of which ours may have none.
+        """
         mine = next((r for r in self.rows if r.key == (*row.key[:3], ours)), None)
         if mine is None or row.provider == ours or not (mine.status == row.status == "ran"):
             return None
-        if len(mine.samples) != len(row.samples):  # measured at different times
+        if row.measure == PER_EDGE or len(mine.samples) != len(row.samples):  # measured at different times
             return None
         return summarize(ratios(row.samples, mine.samples))
 
@@ -107,10 +111,15 @@ def load(path: Path) -> Record:
 def place(out: Path, record: Record) -> Path:
     """<out>/<machine>/<commit>.json; a quick run's name says so."""
     machine, run = record.machine, record.run
-    words = f"{machine['cpu']} {machine['instruction_set']} {run['threads']} threads".lower()
+    words = f"{machine['cpu']} {machine['instruction_set']} {threads(run)}".lower()
     words = words.replace("(r)", "").replace("(tm)", "")
     folder = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
     return out / folder / f"{run['commit']}{'-quick' if run['quick'] else ''}.json"
+
+
+def threads(run: dict[str, Any]) -> str:
+    """Like "1 thread" or "2 threads"."""
+    return f"{run['threads']} thread" + ("" if run["threads"] == 1 else "s")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -128,9 +137,9 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_run(threads: int, repeats: int, quick: bool) -> dict[str, Any]:
+def describe_run(num_threads: int, repeats: int, quick: bool) -> dict[str, Any]:
     """Commit, date and settings."""
-    return {"commit": _commit(), "date": today(), "threads": threads, "repeats": repeats, "quick": quick}
+    return {"commit": _commit(), "date": today(), "threads": num_threads, "repeats": repeats, "quick": quick}
 
 
 def today() -> str:

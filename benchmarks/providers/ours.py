@@ -70,13 +70,10 @@ class OurLayer(torch.nn.Module):
         load_weights(self.named, inputs)
 
     def _find(self, name: str) -> torch.nn.Parameter:
-        if name == "score":
-            return self.conv.score_weight
-        if name == "edge":
-            return self.conv.edge_key
+        places = {"score": "conv.score_weight", "edge": "conv.edge_key"}
         if name.startswith("mlp."):
             return self.get_parameter(name)
-        return self.conv.get_parameter(f"lin_{name}")
+        return self.get_parameter(places.get(name, f"conv.lin_{name}"))
 
     def forward(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None = None) -> Tensor:
         """One row a node."""

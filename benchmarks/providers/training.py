@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import BatchNorm1d, Embedding, Linear, Module, ModuleList
+from torch.nn.functional import one_hot
 
 from benchmarks.case import Run, Training
 from benchmarks.inputs import layer
@@ -45,9 +46,7 @@ class TrainingModel(Module):
         edge_attr = None
         if self.edge_categories:
             columns = zip(batch.edge_attr.unbind(1), self.edge_categories, strict=True)
-            edge_attr = torch.cat([torch.nn.functional.one_hot(column, count) for column, count in columns], 1).to(
-                x.dtype
-            )
+            edge_attr = torch.cat([one_hot(column, count) for column, count in columns], 1).to(x.dtype)
         for attention, norm in zip(self.layers, self.norms, strict=True):
             x = x + torch.relu(norm(attention(x, structure, edge_attr)))
         sums = x.new_zeros(batch.num_graphs, x.shape[1]).index_add(0, batch.batch, x)
@@ -67,10 +66,12 @@ def training_run(model: TrainingModel, inputs: Training, structure_of: Callable[
     grad_out = torch.linspace(-1, 2, first.num_graphs, dtype=torch.float64)
 
     def common(named: dict[str, Tensor]) -> dict[str, Tensor]:
-        channels = inputs.channels
-        return {
-            name: t.reshape(-1, channels) if name.endswith("edge") or t.dim() > 2 else t for name, t in named.items()
-        }
+        out = dict(named)
+        for name in named:
+            if name.endswith(".edge"):  # [F, H, D] here, transposed [C, F] there
+                tensor = named[name]
+                out[name] = tensor.flatten(1) if tensor.dim() == 3 else tensor.T
+        return out
 
     def epoch() -> None:
         for batch in inputs.loader:
