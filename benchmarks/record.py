@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import platform
 import re
 import subprocess
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -124,14 +126,12 @@ def threads(run: dict[str, Any]) -> str:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, instruction set and versions."""
-    from graphformer.kernels import native
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_model(),
         "cores": cores,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "instruction_set": native.instruction_set() or "native not built",
+        "instruction_set": _instruction_set(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     }
@@ -145,6 +145,17 @@ def describe_run(num_threads: int, repeats: int, quick: bool) -> dict[str, Any]:
 def today() -> str:
     """The date and minute in UTC."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def _instruction_set() -> str:
+    """What `graphformer env` tells of the C++ library: the last word of "compiled, runs with avx2", or "not built"."""
+    from graphformer.cli import env
+
+    told = io.StringIO()
+    with redirect_stdout(told):
+        env.run([])
+    line = next(line for line in told.getvalue().splitlines() if line.startswith("native "))
+    return "not built" if "not built" in line else line.split()[-1]
 
 
 def _cpu_model() -> str:

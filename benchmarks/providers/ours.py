@@ -13,7 +13,6 @@ from benchmarks.providers.training import TrainingModel, training_run
 from graphformer import patterns
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import attend, explain
-from graphformer.nn.attention import GraphAttention
 
 
 def _why_not(backend: str, case: Case, measure: str) -> str:
@@ -23,6 +22,8 @@ def _why_not(backend: str, case: Case, measure: str) -> str:
 
 
 def _prepare(backend: str, case: Case, inputs: Any) -> Run:
+    if isinstance(inputs, Attention | Layer):
+        _make_layouts(inputs.graph)
     if isinstance(inputs, Attention):
         return _attend(backend, inputs)
     if isinstance(inputs, Layer):
@@ -33,10 +34,15 @@ def _prepare(backend: str, case: Case, inputs: Any) -> Run:
     return _build(inputs)
 
 
+def _make_layouts(graph: AttentionGraph) -> None:
+    """Ask a graph for what it makes when first asked: once a batch, and timed by the cases of `build`."""
+    for name in ("by_query", "by_key", "tiles_by_query", "tiles_by_key"):
+        getattr(graph, name, None)
+
+
 def _attend(backend: str, inputs: Attention) -> Run:
     query, key, value = leaves_of(inputs.query, inputs.key, inputs.value)
     graph = inputs.graph
-    _ = graph.by_query, graph.by_key  # made once a batch, timed by the cases of `build`
 
     def forward() -> Tensor:
         return attend(query, key, value, graph, relation_bias=inputs.relation_bias, backend=backend)
@@ -49,6 +55,8 @@ class OurLayer(torch.nn.Module):
 
     def __init__(self, inputs: Layer, backend: str) -> None:
         super().__init__()
+        from graphformer.nn.attention import GraphAttention  # takes PyG along, seconds that bare attention spares
+
         channels = inputs.x.shape[1]
         edge = inputs.weights.get("edge")
         additive = inputs.kind == "additive"
@@ -119,7 +127,10 @@ def _build(inputs: Building) -> Run:
         else:
             pattern = patterns.Full() if inputs.what == "full" else patterns.Window(inputs.radius)
             graph = pattern.on(list(inputs.lengths))
-        _ = graph.by_key
+        if inputs.what == "edges":
+            _ = graph.by_key
+        else:
+            _make_layouts(graph)
         return graph
 
     def rows() -> Tensor:
