@@ -194,6 +194,15 @@ class Provider:
     prepare: Callable[[Case, Any], Run]
 
 
+def rows_in_order(*layouts: tuple[Tensor, Tensor]) -> Tensor:
+    """Layouts (ptr, index) as one list of integers, each row ascending: the order within a row is the maker's affair."""
+    parts = []
+    for ptr, index in layouts:
+        base = torch.repeat_interleave(ptr.diff()) * (int(index.max()) + 1)
+        parts += [ptr.long(), torch.sort(base + index).values - base]
+    return torch.cat(parts)
+
+
 def leaves_of(*tensors: Tensor) -> list[Tensor]:
     """The tensors as leaves of their own that ask for gradients."""
     return [tensor.detach().clone().requires_grad_() for tensor in tensors]

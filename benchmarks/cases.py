@@ -257,7 +257,7 @@ def molecules(quick: bool) -> list[Case]:
 
 def training(quick: bool, root: str | None = None) -> list[Case]:
     """One epoch of ogbg-molhiv."""
-    most = 1024 if quick else None
+    most = 512 if quick else None
     return [
         Case(
             "training",

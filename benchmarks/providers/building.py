@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.case import Building, Case, Provider, Run
+from benchmarks.case import Building, Case, Provider, Run, rows_in_order
 
 _ABOUT = {
     "torch-sort": "torch.sort (stable) and bincount, by query and by key",
@@ -22,7 +22,12 @@ def _why_not(case: Case, measure: str) -> str:
 
 def _prepare(name: str, case: Case, inputs: Building) -> Run:
     build = partial(_scipy if name == "scipy" else _torch, *_pairs(inputs))
-    return Run(lambda: torch.cat([part.long() for part in build()]), whole=build)
+
+    def rows() -> Tensor:
+        query_ptr, query_index, key_ptr, key_index = build()
+        return rows_in_order((query_ptr, query_index), (key_ptr, key_index))
+
+    return Run(rows, whole=build)
 
 
 def _pairs(inputs: Building) -> tuple[Tensor, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Attention, Building, Case, Layer, Provider, Run, Training, leaves_of
+from benchmarks.case import Attention, Building, Case, Layer, Provider, Run, Training, leaves_of, rows_in_order
 from benchmarks.providers.training import TrainingModel, training_run
 from graphformer import patterns
 from graphformer.graphs import AttentionGraph
@@ -36,8 +36,7 @@ def _prepare(backend: str, case: Case, inputs: Any) -> Run:
 
 def _make_layouts(graph: AttentionGraph) -> None:
     """Ask a graph for what it makes when first asked: once a batch, and timed by the cases of `build`."""
-    for name in ("by_query", "by_key", "tiles_by_query", "tiles_by_key"):
-        getattr(graph, name, None)
+    getattr(graph, "prepare", lambda: graph.by_key)()
 
 
 def _attend(backend: str, inputs: Attention) -> Run:
@@ -135,7 +134,7 @@ def _build(inputs: Building) -> Run:
 
     def rows() -> Tensor:
         graph = build()
-        return torch.cat([part.long() for part in (*graph.by_query[:2], *graph.by_key[:2])])
+        return rows_in_order(graph.by_query[:2], graph.by_key[:2])
 
     return Run(rows, whole=build)
 

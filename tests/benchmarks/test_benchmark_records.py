@@ -54,12 +54,8 @@ def test_a_table_holds_ratios_aims_bounds_and_reasons(record):
 
 def test_tables_and_pictures_come_from_the_files_alone(record, tmp_path):
     results = tmp_path / "results"
-    for commit, quick, date in (
-        ("old", False, "2026-01-01"),
-        ("abc", False, "2026-01-02"),
-        ("new", True, "2026-01-03"),
-    ):
-        record.run.update(commit=commit, quick=quick, date=f"2026-01-0{date + 1}")
+    for day, commit, quick in ((1, "old", False), (2, "abc", False), (3, "new", True)):
+        record.run.update(commit=commit, quick=quick, date=f"2026-01-0{day}")
         save(record, place(results, record))
     assert main(["tables", "--out", str(results), "--to", str(tmp_path / "TABLES.md")]) == 0
     text = (tmp_path / "TABLES.md").read_text()
