@@ -195,7 +195,7 @@ class Provider:
 
 
 def rows_in_order(*layouts: tuple[Tensor, Tensor]) -> Tensor:
-    """Layouts (ptr, index) as one list of integers, each row ascending: the order within a row is the maker's affair."""
+    """Layouts (ptr, index) as one list of integers, each row ascending: its order is the maker's affair."""
     parts = []
     for ptr, index in layouts:
         base = torch.repeat_interleave(ptr.diff()) * (int(index.max()) + 1)

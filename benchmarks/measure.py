@@ -13,6 +13,7 @@ from benchmarks.case import Work
 
 _SHORTEST_SAMPLE_S = 0.005  # shorter actions are repeated within one sample
 _FEWEST_ROUNDS = 3
+_LONG_S = 0.9  # an action of this length is warm after one run
 
 
 class Summary(NamedTuple):
@@ -51,7 +52,7 @@ def in_rounds(
 ) -> dict[str, list[float]]:
     """Seconds of each action, taken in turns; whoever began a round ends the next.
 
-    Each action runs once beforehand, untimed; a short one runs several times in a sample, of which the mean is taken.
+    Each action runs beforehand, untimed, a long one once and others twice; a short one runs several times in a sample, of which the mean is taken.
 
     Args:
         actions: What to time, by name; may be empty.
@@ -61,10 +62,13 @@ def in_rounds(
     """
     inner = {}
     for name, action in actions.items():
-        action()
-        start = clock()
-        action()
-        inner[name] = max(1, round(_SHORTEST_SAMPLE_S / max(clock() - start, 1e-9)))
+        for _ in range(2):
+            start = clock()
+            action()
+            took = clock() - start
+            if took > _LONG_S:
+                break
+        inner[name] = max(1, round(_SHORTEST_SAMPLE_S / max(took, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in actions}
     order = list(actions)
     spent = 0.0

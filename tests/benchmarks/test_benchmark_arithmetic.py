@@ -37,7 +37,7 @@ def test_rounds_are_interleaved_and_the_first_of_a_round_becomes_its_last():
     actions = {"a": action("a", 1.0), "b": action("b", 2.0), "c": action("c", 3.0)}
     samples = measure.in_rounds(actions, 4, clock=lambda: now[0])
     assert samples == {"a": [1.0] * 4, "b": [2.0] * 4, "c": [3.0] * 4}
-    assert "".join(calls) == "aabbcc" + "abc" + "bca" + "cab" + "abc"
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab" + "abc"
 
 
 def test_a_short_action_is_repeated_within_a_sample():
