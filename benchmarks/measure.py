@@ -52,7 +52,8 @@ def in_rounds(
 ) -> dict[str, list[float]]:
     """Seconds of each action, taken in turns; whoever began a round ends the next.
 
-    Each action runs beforehand, untimed, a long one once and others twice; a short one runs several times in a sample, of which the mean is taken.
+    Each action runs beforehand, untimed, a long one once and others twice; a short one runs several times in a sample,
+    of which the mean is taken.
 
     Args:
         actions: What to time, by name; may be empty.
