@@ -1,0 +1,208 @@
+"""The plain records that pass between cases, providers and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphformer.graphs import AttentionGraph
+
+FORWARD, BOTH = "forward", "forward+backward"
+MEMORY, PER_EDGE = "peak memory", "memory per edge"
+BUILD, EPOCH = "build", "epoch"
+TIMED = (FORWARD, BOTH, BUILD, EPOCH)  # in seconds; the other two are bytes
+
+
+@dataclass(frozen=True)
+class Work:
+    """The least that any implementation has to do: arithmetic, rows fetched in the graph's order, rows in sequence."""
+
+    flops: float = 0.0
+    gathered_bytes: float = 0.0
+    streamed_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs, and what is asked of them.
+
+    Attributes:
+        family: The table that the case stands in.
+        name: Unique in its family.
+        make: Makes the inputs; called when the case runs.
+        measures: What is measured, of the words above.
+        providers: Who is asked, in the order of the table.
+        sizes: The sizes, for the reader; results of different sizes are never compared.
+        aims: measure -> provider -> how many times faster (or smaller) than it we want to be. For "memory per edge",
+            which is measured against no one, the bytes to stay below.
+        work: measure -> the lower bound, in parts that follow one another.
+        oracle: The provider whose numbers the others must give.
+        needs_data: Whether `--root` must hold the data.
+        most_repeats: Rounds at most, for what takes long.
+    """
+
+    family: str
+    name: str
+    make: Callable[[], Any]
+    measures: tuple[str, ...]
+    providers: tuple[str, ...]
+    sizes: str
+    aims: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    work: Mapping[str, tuple[Work, ...]] = field(default_factory=dict)
+    oracle: str = "reference"
+    needs_data: bool = False
+    most_repeats: int = 1000
+
+    @property
+    def key(self) -> str:
+        """family/name."""
+        return f"{self.family}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Inputs of bare attention: queries, keys and values `[N, H, D]` on a graph.
+
+    Attributes:
+        query: Like `key`, `value` and `grad_out` of shape `[N, H, D]`, float32.
+        key: See `query`.
+        value: See `query`.
+        grad_out: The gradient that backward starts from.
+        graph: Who attends to whom.
+        lengths: Nodes of each set, one after the other.
+        relation_bias: Added to the score by the pair's relation. Shape `[R, H]`, or None.
+        radius: Of the window, where the pattern is one.
+        is_full: Whether every query attends to its whole set.
+        more: Further inputs of the same kind, where a slope over their edges is asked for.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    grad_out: Tensor
+    graph: AttentionGraph
+    lengths: tuple[int, ...]
+    relation_bias: Tensor | None = None
+    radius: int | None = None
+    is_full: bool = False
+    more: tuple[Callable[[], Attention], ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Inputs of a layer with its linear maps.
+
+    Attributes:
+        kind: "dot", "additive" (GATv2) or "gps" (dot attention, residual and feed-forward).
+        x: Nodes, shape `[N, C]`.
+        grad_out: As `x`.
+        graph: Who attends to whom.
+        heads: Number of heads.
+        weights: Every weight, by the name that gradients are compared under.
+        lengths: Nodes of each set, one after the other.
+    """
+
+    kind: str
+    x: Tensor
+    grad_out: Tensor
+    graph: AttentionGraph
+    heads: int
+    weights: Mapping[str, Tensor]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Building:
+    """Something to build a graph from; `what` is "edges", "window", "full" or "union"."""
+
+    what: str
+    edge_index: Tensor | None = None
+    num_nodes: int = 0
+    radius: int = 0
+    lengths: tuple[int, ...] = ()
+    members: tuple[AttentionGraph, ...] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A data set, ready to be passed once: batches, sizes of the model, and its first weights."""
+
+    loader: Any
+    categories: tuple[int, ...]
+    edge_categories: tuple[int, ...]
+    reads_edges: bool
+    channels: int
+    heads: int
+    layers: int
+
+
+@dataclass
+class Run:
+    """A provider, ready to run a case.
+
+    Attributes:
+        forward: Computes the result.
+        leaves: What gradients are taken of, by the provider's names.
+        grad_out: Where backward starts, laid out like the result.
+        common: Brings {"out": ..., **gradients} to the oracle's names and shapes.
+        whole: What is timed instead, where it is no forward or backward.
+        note: Something the reader of the table should know.
+    """
+
+    forward: Callable[[], Tensor]
+    leaves: dict[str, Tensor] = field(default_factory=dict)
+    grad_out: Tensor | None = None
+    common: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda named: named
+    whole: Callable[[], object] | None = None
+    note: str = ""
+
+    def action(self, measure: str) -> Callable[[], object]:
+        """What one measurement of `measure` executes."""
+        if measure == FORWARD:
+            return self.only_forward
+        return self.whole if self.whole is not None else self.both
+
+    def only_forward(self) -> Tensor:
+        """The result, with nothing kept for a backward."""
+        with torch.no_grad():
+            return self.forward()
+
+    def both(self) -> tuple[Tensor, ...]:
+        """The result and every gradient."""
+        out = self.forward()
+        return (out, *torch.autograd.grad(out, list(self.leaves.values()), self.grad_out))
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Someone who can run cases.
+
+    Attributes:
+        name: The word of `--provider` and of the tables.
+        about: One line for the tables.
+        why_not: (case, inputs' type, measure) -> the reason why it cannot, empty where it can.
+        prepare: Lays the inputs out as it likes them, outside of any timing.
+    """
+
+    name: str
+    about: str
+    why_not: Callable[[Case, str], str]
+    prepare: Callable[[Case, Any], Run]
+
+
+def rows_in_order(*layouts: tuple[Tensor, Tensor]) -> Tensor:
+    """Layouts (ptr, index) as one list of integers, each row ascending: its order is the maker's affair."""
+    parts = []
+    for ptr, index in layouts:
+        base = torch.repeat_interleave(ptr.diff()) * (int(index.max()) + 1)
+        parts += [ptr.long(), torch.sort(base + index).values - base]
+    return torch.cat(parts)
+
+
+def leaves_of(*tensors: Tensor) -> list[Tensor]:
+    """The tensors as leaves of their own that ask for gradients."""
+    return [tensor.detach().clone().requires_grad_() for tensor in tensors]

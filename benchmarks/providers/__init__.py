@@ -1,0 +1,10 @@
+"""One small module a rival; each says itself what it cannot run."""
+
+from benchmarks.case import Provider
+from benchmarks.providers import building, dense, dgl, flex, ours, pyg, pyg_layers
+
+_ALL = (*ours.PROVIDERS, *pyg.PROVIDERS, *pyg_layers.PROVIDERS, dgl.PROVIDER, *dense.PROVIDERS, flex.PROVIDER)
+PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (*_ALL, *building.PROVIDERS)}
+OURS = ("native", "reference")
+
+__all__ = ["OURS", "PROVIDERS"]
