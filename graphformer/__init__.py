@@ -11,10 +11,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Additive",
     "AttentionGraph",
+    "Estimate",
     "GraphformerError",
     "attend",
     "attention_weights",
     "data",
+    "estimate",
     "explain",
     "graphs",
     "kernels",
@@ -31,6 +33,8 @@ _HOME = {
     "attend": "kernels",
     "attention_weights": "kernels",
     "explain": "kernels",
+    "Estimate": "cost",
+    "estimate": "cost",
     "GraphformerError": "_errors",
 }
 

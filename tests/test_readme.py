@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\nPrints:\n\n```text\n(.*?)```\n)?", README, flags=re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\nPrints[^\n]*:\n\n```text\n(.*?)```\n)?", README, flags=re.DOTALL)
 
 
 def test_there_is_code_to_run() -> None:

@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train a model on a data set, or resume an interrupted run",
     "evaluate": "measure a run on a split of its data set",
     "predict": "predict molecules given as SMILES",
-    "show": "draw a pattern",
+    "show": "draw a pattern, and tell what attention over it costs",
     "env": "print versions, devices and backends",
 }
 _INTERRUPTED = 130

@@ -12,14 +12,18 @@ _MOST_PAIRS = 20_000_000  # they are enumerated here: about a gigabyte
 
 
 def run(words: list[str]) -> None:
-    """Print what the pattern's attention graph is, and write its picture."""
-    parser = new_parser("show", "Draw which query attends to which key. The expression is parsed, never evaluated.")
+    """Print what the pattern's attention graph is and what attention over it costs, and write its picture."""
+    parser = new_parser(
+        "show",
+        "Draw which query attends to which key, and tell what that costs. The expression is parsed, never evaluated.",
+    )
     parser.add_argument("pattern", metavar="PATTERN", help='an expression, for instance "Window(3) | Global(1)"')
     parser.add_argument("--nodes", type=int, default=32, help="nodes of the set that the pattern is laid over")
     parser.add_argument("--out", type=str, default=None, help="PNG, SVG or PDF file to write; none without it")
     values = parse(parser, words)
     nodes, out = values["nodes"], values["out"]
     require(nodes >= 1, "show", "--nodes", "be at least 1", nodes, "Pass a positive count.")
+    from graphformer.cost import estimate
     from graphformer.patterns import parse as parse_pattern
 
     pattern = parse_pattern(values["pattern"])
@@ -27,7 +31,9 @@ def run(words: list[str]) -> None:
     remedy = "A picture of fewer nodes shows the same pattern."
     require(pairs <= _MOST_PAIRS, "show", "--nodes", f"give at most {_MOST_PAIRS:,} pairs", f"{pairs:,}", remedy)
     print(repr(pattern))
-    print(pattern.on(nodes).explain())
+    graph = pattern.on(nodes)
+    print(graph.explain())
+    print(str(estimate(graph)).partition("\n")[2])  # without its first line, which names the graph
     if out is not None:
         figure = pattern.draw(nodes)
         try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor
 
 from graphformer.graphs.layout import within_rows
-from graphformer.graphs.tiles import ROWS
+from graphformer.graphs.tiles import serve
 
 if TYPE_CHECKING:
     from graphformer.graphs.attention_graph import AttentionGraph
@@ -43,7 +42,7 @@ def stats(graph: AttentionGraph) -> GraphStats:
     """See :meth:`AttentionGraph.stats`."""
     num_queries, num_keys, num_edges = graph.num_queries, graph.num_keys, graph.num_edges
     by_key = () if graph._by_key is None else graph._by_key
-    num_tiled_windows, tile_fill = _tiled(graph)
+    served = serve(graph.tiles_by_query, graph.by_query.ptr)
     return GraphStats(
         num_queries=num_queries,
         num_keys=num_keys,
@@ -54,11 +53,11 @@ def stats(graph: AttentionGraph) -> GraphStats:
         num_unused_keys=num_keys - int(graph.by_query.index.unique().numel()),
         mean_degree=num_edges / num_queries if num_queries else 0.0,
         max_degree=int(graph.degree.max()) if num_queries else 0,
-        num_bytes=_num_bytes((*graph.by_query, *by_key, graph.relation, graph.own_edge)),
-        num_windows=-(-num_queries // ROWS),
-        num_tiled_windows=num_tiled_windows,
-        tile_fill=tile_fill,
-        num_tile_bytes=_num_bytes(graph.tiles_by_query or ()),
+        num_bytes=num_bytes((*graph.by_query, *by_key, graph.relation, graph.own_edge)),
+        num_windows=served.num_windows,
+        num_tiled_windows=served.num_tiled,
+        tile_fill=served.fill,
+        num_tile_bytes=num_bytes(graph.tiles_by_query or ()),
     )
 
 
@@ -76,18 +75,8 @@ def _num_empty(graph: AttentionGraph) -> int:
     return int((graph.degree == 0).sum())
 
 
-def _tiled(graph: AttentionGraph) -> tuple[int, float]:
-    """How many windows the tiles by query serve, and their fill."""
-    tiles = graph.tiles_by_query
-    if tiles is None:
-        return 0, 0.0
-    served = tiles.ptr.diff() > 0
-    border = (torch.arange(tiles.ptr.numel()) * ROWS).clamp(max=graph.num_queries)
-    pairs = graph.by_query.ptr[border].diff()[served].sum()
-    return int(served.sum()), float(pairs / (ROWS * tiles.segments[:, 1].sum()))
-
-
-def _num_bytes(tensors: Iterable[Tensor | None]) -> int:
+def num_bytes(tensors: Iterable[Tensor | None]) -> int:
+    """What the tensors hold; None holds nothing."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
@@ -118,9 +107,9 @@ def paragraph(graph: AttentionGraph) -> str:
     ids = graph.by_query.edge_id
     relations = f"{graph.num_relations} relations" if graph.relation is not None else "no relations"
     own = "no own edges" if graph.own_edge is None else f"{graph.num_own_edges} own edges"
-    tiles = f"tiles serve {facts.num_tiled_windows} of {_count(facts.num_windows, 'window')} of {ROWS} queries"
+    tiles = serve(graph.tiles_by_query, graph.by_query.ptr).tell(graph.device)
     if facts.num_tiled_windows:
-        tiles += f" (fill {facts.tile_fill:.1%}), {facts.num_tile_bytes:,} bytes; the others go row by row"
+        tiles += f"; {facts.num_tile_bytes:,} bytes"
     return "\n".join(
         (
             f"{facts.num_queries} queries attend to {facts.num_keys} keys by {facts.num_edges} edges "

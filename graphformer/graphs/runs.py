@@ -124,6 +124,27 @@ class KeyRuns:
         """What each row leaves out of its own range of keys ``[start, stop)``; both of shape `[N]`, int64."""
         return KeyRuns.from_ranges(start, stop, self.num_keys).difference(self)
 
+    def transpose(self) -> KeyRuns:
+        """The same pairs with the two sides exchanged: for each key, the runs of queries; costs the runs of both.
+
+        Example:
+            >>> row = torch.arange(3)
+            >>> causal = KeyRuns.from_ranges(0 * row, row + 1, num_keys=4)
+            >>> causal.transpose().expand()
+            (tensor([0, 0, 0, 1, 1, 2]), tensor([0, 1, 2, 1, 2, 2]))
+        """
+        # A key's runs start at the queries that have it while the query before has not; they stop likewise.
+        before = torch.cat((self.ptr[:1], self.ptr[:-1]))
+        after = torch.cat((self.ptr[1:], self.ptr[-1:]))
+        above = KeyRuns(before, self.start[: before[-1]], self.stop[: before[-1]], self.num_keys)
+        below = KeyRuns(after - after[0], self.start[after[0] :], self.stop[after[0] :], self.num_keys)
+        start, key = self.difference(above).expand()
+        last, last_key = self.difference(below).expand()
+        ptr = torch.zeros(self.num_keys + 1, dtype=torch.int64, device=key.device)
+        torch.cumsum(torch.bincount(key, minlength=self.num_keys), 0, out=ptr[1:])
+        order, last_order = torch.argsort(key, stable=True), torch.argsort(last_key, stable=True)
+        return KeyRuns(ptr, start[order], last[last_order] + 1, self.num_queries)
+
     def __repr__(self) -> str:
         runs = self.start.numel()
         return f"KeyRuns({self.num_queries} queries, {self.num_keys} keys, {runs} runs, {self.num_pairs} pairs)"

@@ -69,6 +69,68 @@ def make_tiles_of_runs(runs: KeyRuns, least_fill: float | None = None) -> Tiles 
     return _build(runs.ptr, runs.start, runs.stop, runs.num_queries, runs.num_keys, least_fill)
 
 
+class Served(NamedTuple):
+    """How tiles and rows share the windows of one side of a graph.
+
+    Attributes:
+        num_windows: Windows of 32 rows.
+        num_tiled: Those served by tiles.
+        num_pairs: Pairs of all windows.
+        num_tiled_pairs: Pairs in tiles.
+        num_entries: Keys that the tiles list, once for each window.
+    """
+
+    num_windows: int
+    num_tiled: int
+    num_pairs: int
+    num_tiled_pairs: int
+    num_entries: int
+
+    @property
+    def fill(self) -> float:
+        """Share of the places in the tiles that are pairs, 0 without tiles."""
+        return self.num_tiled_pairs / (ROWS * self.num_entries) if self.num_entries else 0.0
+
+    def tell(self, device: torch.device) -> str:
+        """Which loops run, and why, in half a sentence; `device` is the graph's."""
+        windows = f"{self.num_windows} window" + ("" if self.num_windows == 1 else "s")
+        told = f"tiles serve {self.num_tiled} of {windows} of {ROWS} queries"
+        if 0 < self.num_tiled == self.num_windows:
+            return f"{told} (fill {self.fill:.1%})"
+        if self.num_tiled:
+            return f"{told} (fill {self.fill:.1%}), the others, filled below {LEAST_FILL:.0%}, go row by row"
+        if self.num_pairs == 0:
+            return f"{told}: there are no pairs"
+        if device.type != "cpu":
+            return f"{told}: only graphs on the CPU have tiles"
+        if LIBRARY is None:
+            return f"{told}: the C++ library, which makes them, is not built"
+        return f"{told}: none is filled to {LEAST_FILL:.0%}, so all go row by row"
+
+
+def serve(tiles: Tiles | None, ptr: Tensor) -> Served:
+    """How tiles share the windows with rows.
+
+    Args:
+        tiles: Of the rows, or None.
+        ptr: Offsets of the rows' pairs. Shape `[num_rows + 1]`, int64.
+
+    Example:
+        >>> rows = torch.tensor([0, 2, 5])
+        >>> tiles = make_tiles(Layout(rows, torch.tensor([0, 1, 0, 1, 2]).int(), None), 2, 3, least_fill=0.05)
+        >>> serve(tiles, rows)
+        Served(num_windows=1, num_tiled=1, num_pairs=5, num_tiled_pairs=5, num_entries=3)
+    """
+    num_rows = ptr.numel() - 1
+    num_windows, num_pairs = -(-num_rows // ROWS), int(ptr[-1])
+    if tiles is None:
+        return Served(num_windows, 0, num_pairs, 0, 0)
+    is_tiled = tiles.ptr.diff() > 0
+    border = (torch.arange(num_windows + 1) * ROWS).clamp(max=num_rows)
+    num_tiled_pairs, num_entries = int(ptr[border].diff()[is_tiled].sum()), int(tiles.segments[:, 1].long().sum())
+    return Served(num_windows, int(is_tiled.sum()), num_pairs, num_tiled_pairs, num_entries)
+
+
 def _build(
     ptr: Tensor, start: Tensor, stop: Tensor | None, num_rows: int, num_others: int, least_fill: float | None
 ) -> Tiles | None:

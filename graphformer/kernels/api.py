@@ -13,6 +13,7 @@ from torch import Tensor
 from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
 from graphformer.graphs import AttentionGraph
+from graphformer.graphs.tiles import serve
 from graphformer.kernels import checks, formula, native, reference
 from graphformer.kernels.ops import attend_op
 from graphformer.kernels.problem import Additive, Case, Options, Rows, ScoreFunction, Tensors
@@ -109,7 +110,7 @@ def attend(
         dropout=dropout,
         seed=seed,
     )
-    name = _choose(_case(tensors, graph, options), backend)
+    name = choose(_case(tensors, graph, options), backend)
     if callable(options.score):
         with torch.autocast(query.device.type, enabled=False):
             return formula.attend(tensors, Rows(*graph.by_query, graph.relation), options)
@@ -194,7 +195,9 @@ def attention_weights(
 
 
 def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **arguments: Any) -> str:
-    """Which backends could run this call of :func:`attend`, and which one "auto" takes.
+    """Which backends could run this call of :func:`attend`, which one "auto" takes, and by which loops.
+
+    :func:`graphformer.estimate` tells what a call costs, before its graph is made.
 
     Args:
         query: As in :func:`attend`.
@@ -210,16 +213,19 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         >>> graph = AttentionGraph.from_dense(torch.ones(2, 3).bool())
         >>> print(explain(torch.ones(2, 1, 4), torch.ones(3, 1, 4), torch.ones(3, 1, 4), graph))
         dot score, softmax, float32 on cpu: 2 queries, 3 keys, 6 edges, 1 head of width 4
-        native: runs (chosen by "auto")
+        native: runs (chosen by "auto"); tiles serve 0 of 1 window of 32 queries: none is filled to 15%, ...
         reference: runs
     """
     tensors, options = _problem("explain", graph, {"query": query, "key": key, "value": value}, **arguments)
     case = _case(tensors, graph, options)
-    lines, chosen = [_describe(case)], _choose(case, "auto")
+    lines, chosen = [describe(case)], choose(case, "auto")
     for name in BACKENDS:
         reasons = why_not(name, case)
         verdict = f"cannot: {'; '.join(reasons)}" if reasons else "runs"
-        lines.append(f"{name}: {verdict}" + (' (chosen by "auto")' if name == chosen else ""))
+        line = f"{name}: {verdict}" + (' (chosen by "auto")' if name == chosen else "")
+        if name == "native" and not reasons:
+            line += f"; {serve(graph.tiles_by_query, graph.by_query.ptr).tell(graph.device)}"
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -229,18 +235,19 @@ def why_not(backend: str, case: Case) -> list[str]:
     return BACKENDS[backend].why_not(case)
 
 
-def _choose(case: Case, backend: str) -> str:
+def choose(case: Case, backend: str, where: str = "attend") -> str:
+    """The backend that runs a case: "auto" takes the first that can, a named one is refused where it cannot."""
     if backend == "auto":
         if native.LIBRARY is None and case.device.type == "cpu":
             _warn_that_native_is_missing()
         return next(name for name in BACKENDS if not why_not(name, case))
-    require_choice(backend, ("auto", *BACKENDS), "attend", "backend")
+    require_choice(backend, ("auto", *BACKENDS), where, "backend")
     reasons = why_not(backend, case)
     if reasons:
         refuse(
-            "attend",
+            where,
             "backend",
-            f"be able to run this case ({_describe(case)})",
+            f"be able to run this case ({describe(case)})",
             f"{backend!r}: {'; '.join(reasons)}",
             'Pass backend="auto".',
             BackendError,
@@ -271,10 +278,14 @@ def _case(tensors: Tensors, graph: AttentionGraph, options: Options) -> Case:
         query.shape[2],
         tuple(name for name in Tensors._fields[4:] if getattr(tensors, name) is not None),
         options.dropout,
+        0 if tensors.value is None else tensors.value.shape[2],
+        graph.num_relations,
+        0 if tensors.edge_attr is None else tensors.edge_attr.shape[1],
     )
 
 
-def _describe(case: Case) -> str:
+def describe(case: Case) -> str:
+    """A case in one line."""
     heads = f"{case.heads} head" + ("" if case.heads == 1 else "s")
     return (
         f"{case.score} score, {case.normalizer}, {str(case.dtype).removeprefix('torch.')} on {case.device}: "

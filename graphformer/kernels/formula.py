@@ -30,8 +30,13 @@ def chunk_edges(tensors: Tensors) -> int:
     """Pairs in one chunk, so that [e, H, D] stays near CHUNK_ELEMENTS."""
     _, heads, width = tensors.query.shape
     value_width = 0 if tensors.value is None else tensors.value.shape[2]
-    elements = CHUNK_ELEMENTS if tensors.query.device.type == "cpu" else CHUNK_ELEMENTS_ELSEWHERE
-    return max(1, elements // max(1, heads * max(width, value_width)))
+    return edges_in_chunk(heads, max(width, value_width), tensors.query.device)
+
+
+def edges_in_chunk(heads: int, width: int, device: torch.device) -> int:
+    """The same by sizes; `width` is the larger of D and Dv."""
+    elements = CHUNK_ELEMENTS if device.type == "cpu" else CHUNK_ELEMENTS_ELSEWHERE
+    return max(1, elements // max(1, heads * width))
 
 
 def gather(source: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:

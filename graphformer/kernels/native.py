@@ -72,6 +72,36 @@ def why_not(case: Case) -> list[str]:
     return reasons
 
 
+def extra_bytes(case: Case) -> tuple[int, int]:
+    """Bytes of the tensors that forward and backward hold at their peaks, beside their arguments and results.
+
+    Buffers of the threads, a few blocks of rows each and at most 16 MiB, are not counted.
+    """
+    dot, edge_key, edge_value = case.score == "dot", "edge_key" in case.terms, "edge_value" in case.terms
+    rows = case.num_queries * case.heads
+    features = rows * case.num_features
+    by_key = case.num_keys * case.heads * (case.width + case.value_width)
+    converts = case.dtype.itemsize < case.real_bytes
+    num_maps = (edge_key and dot) + edge_value  # each keeps a [N, H, F] in the forward pass and two in the backward one
+    forward = rows + num_maps * features + (2 * rows * case.value_width if edge_value else 0)
+    backward = rows + 2 * num_maps * features
+    backward += rows * (2 * case.width if edge_key and dot else case.value_width if edge_value else 0)
+    if converts:  # the result; its gradient, and the gradients of query, key and value
+        forward += rows * case.value_width
+        backward += rows * (case.width + case.value_width) + by_key
+    tables = {
+        "weight": 0 if dot else case.width,
+        "relation_bias": case.num_relations,
+        "relation_key": case.num_relations * case.width,
+        "relation_value": case.num_relations * case.value_width,
+        "edge_key": case.num_features * case.width,
+    }
+    held = {name: case.heads * size for name, size in tables.items() if name == "weight" or name in case.terms}
+    num_chunks = _num_chunks(case.num_queries, case.num_keys, case.num_edges, _most_chunks(sum(held.values())))
+    backward += num_chunks * sum(size for name, size in held.items() if not (name == "edge_key" and dot))
+    return forward * case.real_bytes, backward * case.real_bytes
+
+
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
     """out [N, H, V] in the query's dtype, and the row statistic [N, H] in the compute dtype."""
     call = _Call(tensors, rows, options)
@@ -100,9 +130,7 @@ def backward(
     """The gradients that `needs` asks for (None for the others), each in its tensor's dtype."""
     names = ("weight", "relation_bias", "relation_key", "relation_value", "edge_key")
     tables = [getattr(tensors, name) for name in names if getattr(needs, name)]
-    largest = sum(table.numel() for table in tables if table is not None)
-    most_chunks = max(1, min(_MOST_TABLES, _TABLE_ELEMENTS // largest)) if largest else _MOST_CHUNKS
-    call = _Call(tensors, rows, options, most_chunks)
+    call = _Call(tensors, rows, options, _most_chunks(sum(table.numel() for table in tables if table is not None)))
     call.set("statistic", statistic)
     call.set("grad_out", grad_out.to(tensors.query.dtype))
     if out.dtype == call.dtype and options.normalizer == "softmax":
@@ -172,6 +200,14 @@ def _sum_in_order(tables: Tensor) -> Tensor:
     return total
 
 
+def _most_chunks(table_elements: int) -> int:
+    return max(1, min(_MOST_TABLES, _TABLE_ELEMENTS // table_elements)) if table_elements else _MOST_CHUNKS
+
+
+def _num_chunks(num_queries: int, num_keys: int, num_edges: int, most: int) -> int:
+    return min(most, 1 + (num_edges + max(num_queries, num_keys)) // _CHUNK_WORK)
+
+
 class _Call:
     """One problem, filled in, with the tensors that it points into kept alive."""
 
@@ -185,8 +221,7 @@ class _Call:
         problem.num_queries, problem.heads, problem.width = query.shape
         problem.num_keys, problem.num_edges = tensors.key.shape[0], rows.key_index.shape[0]
         problem.value_width = value.shape[2]
-        work = problem.num_edges + max(problem.num_queries, problem.num_keys)
-        problem.num_chunks = min(most_chunks, 1 + work // _CHUNK_WORK)
+        problem.num_chunks = _num_chunks(problem.num_queries, problem.num_keys, problem.num_edges, most_chunks)
         problem.input_type = _INPUT_TYPES[query.dtype]
         problem.score, problem.normalizer = _SCORES[options.score], _NORMALIZERS[options.normalizer]
         problem.threads = torch.get_num_threads()

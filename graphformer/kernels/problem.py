@@ -75,6 +75,14 @@ class Case(NamedTuple):
     width: int
     terms: tuple[str, ...]
     dropout: float
+    value_width: int = 0
+    num_relations: int = 0
+    num_features: int = 0
+
+    @property
+    def real_bytes(self) -> int:
+        """Bytes of a number that is computed with."""
+        return torch.promote_types(self.dtype, torch.float32).itemsize
 
 
 class Rows(NamedTuple):

@@ -20,6 +20,27 @@ def why_not(case: Case) -> list[str]:
     return []
 
 
+def extra_bytes(case: Case) -> tuple[int, int]:
+    """Bytes of the tensors that forward and backward hold at their peaks, beside their arguments and results.
+
+    Counted from the lines below: so many numbers [E, H], vectors [E] of int64, and temporaries of a chunk.
+    """
+    real, rows = case.real_bytes, case.num_queries * case.heads
+    by_pair, ids = case.num_edges * case.heads * real, 8 * case.num_edges
+    width = max(case.width, case.value_width)
+    edges = min(case.num_edges, formula.edges_in_chunk(case.heads, width, case.device))
+    chunk = edges * case.heads * width * real
+    scores = 6 if case.score == "dot" else 8  # temporaries of a chunk's scores and their gradients
+    removed = case.num_edges * case.heads if {"bias", "relation_bias"} & set(case.terms) else 0
+    keys = case.num_keys * case.heads * (case.width + case.value_width)
+    converts = case.dtype.itemsize < real
+    out = rows * case.value_width * real if converts else 0
+    grads = (rows * case.width + keys) * real if converts else 0
+    forward = max(4 * by_pair + ids, 2 * by_pair + 2 * ids + removed + 4 * chunk + out)
+    backward = max(5 * by_pair + ids + removed, 4 * by_pair + 2 * ids + removed + scores * chunk) + grads
+    return forward + rows * real, backward + rows * real
+
+
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
     """out [N, H, Dv] in the query's dtype, and the row statistic [N, H] in the compute dtype."""
     assert tensors.value is not None

@@ -135,6 +135,8 @@ def test_show_draws_and_explains(capsys, tmp_path):
     assert main(["show", "Window(2) | Global(1)", "--nodes", "9", "--out", "p.png"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Window(radius=2) | Global(num_nodes=1)\n9 queries attend to 9 keys by ")
+    assert " 51 edges, 8 heads of width 64\nbackend: " in out
+    assert "\nmemory: graph " in out
     assert out.endswith("picture: p.png\n")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 

@@ -44,6 +44,16 @@ def assert_canonical(runs):
 
 @settings(deadline=None)
 @given(two_pair_lists())
+def test_the_transpose_exchanges_the_sides(case):
+    num_queries, num_keys, pairs, _ = case
+    runs = make(pairs, num_queries, num_keys).transpose()
+    assert_canonical(runs)
+    assert as_set(runs) == {(key, query) for query, key in pairs}
+    assert (runs.num_queries, runs.num_keys) == (num_keys, num_queries)
+
+
+@settings(deadline=None)
+@given(two_pair_lists())
 def test_boolean_algebra_is_that_of_sets(case):
     num_queries, num_keys, first, second = case
     a, b = make(first, num_queries, num_keys), make(second, num_queries, num_keys)

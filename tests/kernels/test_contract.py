@@ -436,7 +436,7 @@ def test_own_edges_need_their_features() -> None:
 def test_explain_names_the_case_and_the_choice() -> None:
     text = gf.explain(Q, K, V, GRAPH, bias=torch.zeros(9, 2), dropout=0.5)
     assert "4 queries, 6 keys, 9 edges, 2 heads of width 3, with bias, dropout 0.5" in text
-    assert 'native: runs (chosen by "auto")' in text
+    assert 'native: runs (chosen by "auto"); tiles serve 0 of 1 window of 32 queries: none is filled' in text
     text = gf.explain(Q, K, V, GRAPH, score=lambda q, k: (q * k).sum(2))
     assert "native: cannot: a score function of your own is Python" in text
     assert 'reference: runs (chosen by "auto")' in text
