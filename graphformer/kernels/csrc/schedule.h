@@ -1,5 +1,5 @@
-// Who works on what: chunks of rows, and parts of rows that are long. The cuts follow from the offsets alone, never from
-// the threads, so that every sum is taken in one order whatever their number.
+// Who works on what: chunks of rows, and parts of rows that are long. The cuts follow from the offsets alone, never
+// from the threads, so that every sum is taken in one order whatever their number.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -66,7 +66,8 @@ struct LongRows {
     template <class Merge>
     T *merge(size_t place, Merge merge) {
         T *start = records.data() + size_t(first[place]) * size;
-        for (int64_t part = 1; part < first[place + 1] - first[place]; part++) merge(start, start + size_t(part) * size);
+        for (int64_t part = 1; part < first[place + 1] - first[place]; part++)
+            merge(start, start + size_t(part) * size);
         return start;
     }
 };
@@ -83,8 +84,8 @@ void for_ranges(const Problem &p, const int64_t *ptr, int64_t num_rows, Work wor
             Cut at = chunk_start(ptr, num_rows, c, p.num_chunks);
             while (at.row < stop.row || (at.row == stop.row && at.part < stop.part)) {
                 const int64_t begin = ptr[at.row], edges = ptr[at.row + 1] - begin, parts = count_parts(edges);
-                work(loops, Range{at.row, at.part, parts, begin + edges * at.part / parts, begin + edges * (at.part + 1) / parts},
-                     c);
+                const int64_t start = edges * at.part / parts, end = edges * (at.part + 1) / parts;
+                work(loops, Range{at.row, at.part, parts, begin + start, begin + end}, c);
                 at = at.part + 1 < parts ? Cut{at.row, at.part + 1} : Cut{at.row + 1, 0};
             }
         }
