@@ -1,4 +1,4 @@
-// The additive score, weight . f(query + key), as terms of two rows (heads.h): f, and its slope, on scalars and vectors.
+// The additive score, weight . f(query + key), as terms of two rows (heads.h): f and its slope, of scalars and vectors.
 #pragma once
 #include <cmath>
 #include <type_traits>

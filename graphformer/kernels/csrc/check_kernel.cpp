@@ -1,6 +1,7 @@
 // A program that runs the loops through their C interface over degenerate and random problems, for sanitizers and
 // valgrind: no Python inside, every array of exactly its size. It also holds the results against each other: gradients
-// against differences of the result in float64, every other type against float64, and any number of threads bit for bit.
+// against differences of the result in float64, every type and instruction set against float64, and any number of
+// threads bit for bit.
 // Usage: check_kernel [most threads]; it returns 1 where something is wrong.
 #include <algorithm>
 #include <cmath>
@@ -24,6 +25,17 @@ void gf_forward(const Problem *);
 void gf_backward(const Problem *);
 }
 
+namespace gf_baseline {
+void forward(const Problem &);
+void backward(const Problem &);
+}  // namespace gf_baseline
+#ifdef GF_X86
+namespace gf_avx2 {
+void forward(const Problem &);
+void backward(const Problem &);
+}  // namespace gf_avx2
+#endif
+
 namespace {
 
 using Numbers = std::vector<double>;
@@ -42,6 +54,23 @@ struct Case {
     std::vector<std::pair<int64_t, int64_t>> pairs;  // query and key, by edge id
 };
 
+// What is checked: the C interface, which takes the best instruction set here, and the sets below it.
+struct Loops {
+    const char *name;
+    void (*forward)(const Problem &), (*backward)(const Problem &);
+};
+
+std::vector<Loops> all_loops() {
+    const auto forward = [](const Problem &p) { gf_forward(&p); };
+    const auto backward = [](const Problem &p) { gf_backward(&p); };
+    std::vector<Loops> all{{"chosen", forward, backward}, {"baseline", gf_baseline::forward, gf_baseline::backward}};
+#ifdef GF_X86
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        all.push_back({"avx2", gf_avx2::forward, gf_avx2::backward});
+#endif
+    return all;
+}
+
 // ---------------------------------------------------------------- problems
 
 // Multiples of 1/8 below 1: the same number in every type.
@@ -54,7 +83,8 @@ Numbers draw(int64_t size) {
 Arrays draw_inputs(const Case &c) {
     const int64_t N = c.num_queries, M = c.num_keys, E = int64_t(c.pairs.size()), H = c.heads;
     const int64_t R = c.relations, F = c.features;
-    Arrays inputs{{"query", draw(N * H * c.width)}, {"key", draw(M * H * c.width)}, {"value", draw(M * H * c.value_width)}};
+    Arrays inputs{{"query", draw(N * H * c.width)}, {"key", draw(M * H * c.width)}};
+    inputs["value"] = draw(M * H * c.value_width);
     if (c.score != kDot) inputs["weight"] = draw(H * c.width);
     if (c.has_bias) inputs["bias"] = draw(E * H);
     for (double &x : inputs["bias"])
@@ -105,7 +135,8 @@ class Call {
    public:
     Problem p{};
 
-    Call(const Case &c, const Arrays &inputs, const Numbers &grad_out, const Numbers &edge_grad, InputType type, int threads)
+    Call(const Case &c, const Arrays &inputs, const Numbers &grad_out, const Numbers &edge_grad, InputType type,
+         int threads)
         : case_(c), type_(type) {
         p.num_queries = c.num_queries, p.num_keys = c.num_keys, p.num_edges = int64_t(c.pairs.size());
         p.heads = c.heads, p.width = c.width, p.value_width = c.value_width;
@@ -123,17 +154,18 @@ class Call {
     }
 
     // All results by name; tables summed over the chunks.
-    Arrays run() {
+    Arrays run(const Loops &loops) {
         const int64_t N = p.num_queries, M = p.num_keys, E = p.num_edges, H = p.heads, D = p.width, V = p.value_width;
         const int64_t R = p.num_relations, F = p.num_features;
         p.out = output("out", N * H * V), p.statistic = output("statistic", N * H);
         if (F) p.edge_sum = output("edge_sum", N * H * F);
-        gf_forward(&p);
+        loops.forward(p);
         if (p.edge_sum) read("edge_sum");
         p.edge_sum = nullptr;
         if (!F && !p.relation_value && (type_ == kFloat32 || type_ == kFloat64)) p.total = p.out;
         p.delta = output("delta", N * 2 * H);
-        p.grad_query = output("query", N * H * D), p.grad_key = output("key", M * H * D), p.grad_value = output("value", M * H * V);
+        p.grad_query = output("query", N * H * D);
+        p.grad_key = output("key", M * H * D), p.grad_value = output("value", M * H * V);
         if (p.bias) p.grad_bias = output("bias", E * H);
         if (F) p.grad_edge_attr = output("edge_attr", E * F), p.edge_sum = output("backward edge_sum", N * H * F);
         if (p.edge_query) p.grad_edge_query = output("edge_query", N * H * F);
@@ -144,7 +176,7 @@ class Call {
             p.grad_relation_key = output("relation_key", R * H * D, p.num_chunks);
             p.grad_relation_value = output("relation_value", R * H * V, p.num_chunks);
         }
-        gf_backward(&p);
+        loops.backward(p);
         for (const auto &[name, output] : outputs_)
             if (name != "delta" && name != "edge_sum") read(name);
         return results_;
@@ -247,7 +279,7 @@ void check_gradients(const Case &c, const Arrays &inputs, const Numbers &grad_ou
         for (double x : results.at(name)) size += std::abs(x);
     }
     for (int side = 0; side < 2; side++) {
-        const Arrays there = Call(c, moved[side], grad_out, edge_grad, kFloat64, 1).run();
+        const Arrays there = Call(c, moved[side], grad_out, edge_grad, kFloat64, 1).run(all_loops()[0]);
         double loss = product(there.at("out"), grad_out);
         if (c.features) loss += product(there.at("edge_sum"), edge_grad);
         expected += (side ? loss : -loss) / (2 * step);
@@ -260,19 +292,22 @@ void check(const Case &c, int most_threads) {
     const Arrays inputs = draw_inputs(c);
     const Numbers grad_out = draw(c.num_queries * c.heads * c.value_width);
     const Numbers edge_grad = draw(c.num_queries * c.heads * c.features);
-    const auto run = [&](InputType type, int threads) { return Call(c, inputs, grad_out, edge_grad, type, threads).run(); };
-    const Arrays expected = run(kFloat64, 1);
+    const std::vector<Loops> all = all_loops();
+    const auto run = [&](InputType type, int threads, const Loops &loops) {
+        return Call(c, inputs, grad_out, edge_grad, type, threads).run(loops);
+    };
+    const Arrays expected = run(kFloat64, 1, all[0]);
     // A kink of relu or leaky relu at one of the numbers drawn would spoil the differences.
     if (c.normalizer != kRelu && c.score != kLeakyRelu) check_gradients(c, inputs, grad_out, edge_grad, expected);
-    for (InputType type : {kFloat32, kFloat64, kBFloat16, kFloat16}) {
-        const Arrays alone = run(type, 1);
-        for (const auto &[name, numbers] : alone) {
-            const bool fits = are_close(numbers, expected.at(name), name == "edge_attr" || type == kFloat64 ? 1e-4 : 1e-3);
-            expect(fits, c, name + " of type " + std::to_string(type) + " is not that of float64");
+    for (const Loops &loops : all)
+        for (InputType type : {kFloat32, kFloat64, kBFloat16, kFloat16}) {
+            const Arrays alone = run(type, 1, loops);
+            const std::string who = std::string(loops.name) + " type " + std::to_string(type);
+            for (const auto &[name, numbers] : alone)
+                expect(are_close(numbers, expected.at(name), type == kFloat64 ? 1e-9 : 1e-3), c, who + ": " + name);
+            for (int threads = 2; threads <= most_threads; threads++)
+                expect(run(type, threads, loops) == alone, c, who + ": " + std::to_string(threads) + " threads differ");
         }
-        for (int threads = 2; threads <= most_threads; threads++)
-            expect(run(type, threads) == alone, c, std::to_string(threads) + " threads give other bits");
-    }
 }
 
 // ---------------------------------------------------------------- cases
@@ -302,9 +337,9 @@ std::vector<Case> cases() {
     for (const auto score : {kDot, kLeakyRelu, kTanh})
         for (const auto normalizer : {kSoftmax, kRelu, kSigmoid})
             for (int terms = 0; terms < 32; terms++) {
-                Case &c = add("score " + std::to_string(score) + " normalizer " + std::to_string(normalizer) + " terms " +
-                                  std::to_string(terms),
-                              9, 6, 3, 8, terms % 3 ? 8 : 5, draw_pairs(8, 6, 60 + below(80)));
+                const std::string name = std::to_string(score) + " normalizer " + std::to_string(normalizer);
+                Case &c = add("score " + name + " terms " + std::to_string(terms), 9, 6, 3, 8, terms % 3 ? 8 : 5,
+                              draw_pairs(8, 6, 60 + below(80)));
                 c.score = score, c.normalizer = normalizer;
                 c.has_bias = terms & 1, c.removes = terms & 2, c.has_dropout = terms & 4, c.is_wide = terms & 4;
                 c.relations = terms & 8 ? 4 : 0, c.features = terms & 16 ? 3 : 0;

@@ -150,8 +150,8 @@ inline void add_head(T *sum, T weight, const T *a, const T *b, int h, int width,
 
 // sum[h] += weight[t * stride + h] * term(a[t], b[t]) over `count` pairs of rows
 template <class T, class Term = Second>
-void add_heads(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int heads, int width,
-               const Term &term = {}) {
+void add_heads(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int heads,
+               int width, const Term &term = {}) {
     const int length = heads * width;
     switch (width) {
         case 8: return add_columns<8, kSums>(sum, weight, stride, a, b, count, 0, length, term);

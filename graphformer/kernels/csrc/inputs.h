@@ -17,10 +17,10 @@ constexpr int kAhead = 16;  // pairs between asking for a row and using it
 
 inline size_t bytes_of(int32_t type) { return type == kFloat64 ? 8 : type == kFloat32 ? 4 : 2; }
 
-// Asks for the row [length] of the pair at a position, if there is one, without waiting. Rows of the graph lie one after
-// another, so that what follows the last pair of a row is nearly always what is read next.
-GF_INLINE void prefetch_row(const void *base, int32_t type, const void *index, bool wide, int64_t position, int64_t num_edges,
-                         int length) {
+// Asks for the row [length] of the pair at a position, if there is one, without waiting. Rows of the graph lie one
+// after another, so that what follows the last pair of a row is nearly always what is read next.
+GF_INLINE void prefetch_row(const void *base, int32_t type, const void *index, bool wide, int64_t position,
+                            int64_t num_edges, int length) {
     if (position >= num_edges) return;
     const int64_t size = int64_t(bytes_of(type)) * length;
     const char *row = static_cast<const char *>(base) + at(index, wide, position) * size;

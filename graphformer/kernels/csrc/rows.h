@@ -106,8 +106,14 @@ struct Rows {
         }
     }
 
+    // Where the ids are the positions, what belongs to edges is read in order and needs no asking.
     void set_edges(const void *ids, int64_t start) {
-        for (int t = 0; t < b.count; t++) b.edge[t] = ids ? at(ids, p.wide_id, start + t) : start + t;
+        constexpr int32_t type = sizeof(T) == 8 ? kFloat64 : kFloat32;
+        for (int t = 0; t < b.count; t++) {
+            b.edge[t] = ids ? at(ids, p.wide_id, start + t) : start + t;
+            if (ids && p.bias) prefetch_row(p.bias, type, ids, p.wide_id, start + t + kAhead, p.num_edges, H);
+            if (ids && F) prefetch_row(p.edge_attr, type, ids, p.wide_id, start + t + kAhead, p.num_edges, F);
+        }
     }
 
     // every pair's row of `rows` [kBlock, padded heads] becomes `row` [H]
@@ -276,7 +282,8 @@ struct Rows {
 
     // sum [H, width] += weights times term(x, y), without those of removed pairs
     template <class Term = Second>
-    void add_rows(T *sum, const T *weight, const T *const *x, const T *const *y, int width, const Term &term = {}) const {
+    void add_rows(T *sum, const T *weight, const T *const *x, const T *const *y, int width,
+                  const Term &term = {}) const {
         if (!b.has_removed) return add_heads(sum, weight, P, x, y, b.count, H, width, term);
         for (int t = 0; t < b.count; t++)
             for (int h = 0; h < H; h++)
@@ -300,7 +307,8 @@ struct Rows {
 
     // d score from alpha, d alpha and the rows' deltas
     void block_steps() {
-        const T *score = b.score, *weight = b.weight, *upstream = b.upstream, *statistic = b.statistic, *delta = b.delta;
+        const T *score = b.score, *weight = b.weight, *upstream = b.upstream;
+        const T *statistic = b.statistic, *delta = b.delta;
         T *step = b.step;
         if (p.normalizer == kSoftmax) {
             each_vector([&](int k) {
@@ -322,14 +330,14 @@ struct Rows {
         clear_removed(step);
     }
 
-    // What d score gives to `sum`, the gradient of query or key, still to be scaled; `other` are the rows of key or query.
+    // What d score gives to `sum`, the gradient of query or key, yet to be scaled; `other` are the rows of key or query.
     void add_steps(T *sum, const T *const *other) const {
         if (p.score == kDot) return add_rows(sum, b.step, other, other, D);
         with_activation([&](auto f) { add_rows(sum, b.step, b.query, b.key, D, SlopeTerm<decltype(f)>{f}); });
     }
 
-    // The factor that all pairs of a row share: the scale of the dot score, or the weight of the additive one, whose NaN
-    // must not reach a row without pairs.
+    // The factor that all pairs of a row share: the scale of the dot score, or the weight of the additive one, whose
+    // NaN must not reach a row without pairs.
     void scale_steps(T *sum) const {
         if (p.score == kDot)
             for (int c = 0; c < H * D; c++) sum[c] *= T(p.scale);

@@ -113,7 +113,8 @@ struct QueryRows : Rows<T> {
                 continue;
             }
             const T step = g * T(p.scale);
-            if (p.grad_relation_key) add_scaled(real(p.grad_relation_key) + (table + h) * D, step, b.query[t] + h * D, D);
+            if (p.grad_relation_key)
+                add_scaled(real(p.grad_relation_key) + (table + h) * D, step, b.query[t] + h * D, D);
             if (sums.edge_query) add_scaled(sums.edge_query + h * F, step, attr, F);
             if (grad_attr && p.edge_query) add_scaled(grad_attr, step, real(p.edge_query) + (i * H + h) * F, F);
         }
@@ -234,7 +235,8 @@ void rows_backward_by_query(const Problem &p) {
         rows.run(range, output(range.row), delta, chunk, is_loaded);
     });
     for (size_t place = 0; place < long_rows.row.size(); place++) {
-        T *sum = long_rows.merge(place, [&](T *sum, const T *other) { add_scaled(sum, T(1), other, int(hd + 2 * hf)); });
+        const auto add = [&](T *sum, const T *other) { add_scaled(sum, T(1), other, int(hd + 2 * hf)); };
+        T *sum = long_rows.merge(place, add);
         const QueryGrads<T> from = recorded(sum), to = output(long_rows.row[place]);
         if (to.query) std::copy(from.query, from.query + hd, to.query);
         if (to.edge_query) std::copy(from.edge_query, from.edge_query + hf, to.edge_query);
@@ -254,7 +256,8 @@ void rows_backward_by_key(const Problem &p) {
     });
     for (size_t place = 0; place < long_rows.row.size(); place++) {
         const int64_t j = long_rows.row[place];
-        const T *sum = long_rows.merge(place, [&](T *sum, const T *other) { add_scaled(sum, T(1), other, int(hd + hv)); });
+        const auto add = [&](T *sum, const T *other) { add_scaled(sum, T(1), other, int(hd + hv)); };
+        const T *sum = long_rows.merge(place, add);
         if (p.grad_key) std::copy(sum, sum + hd, static_cast<T *>(p.grad_key) + j * hd);
         if (p.grad_value) std::copy(sum + hd, sum + hd + hv, static_cast<T *>(p.grad_value) + j * hv);
     }

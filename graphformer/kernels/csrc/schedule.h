@@ -1,5 +1,5 @@
-// Who works on what: chunks of rows, and parts of rows that are long. The cuts follow from the offsets alone, never from
-// the threads, so that every sum is taken in one order whatever their number.
+// Who works on what: chunks of rows, and parts of rows that are long. The cuts follow from the offsets alone, never
+// from the threads, so that every sum is taken in one order whatever their number.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -79,7 +79,8 @@ struct LongRows {
     template <class Merge>
     T *merge(size_t place, Merge merge) {
         T *start = records.data() + size_t(first[place]) * size;
-        for (int64_t part = 1; part < first[place + 1] - first[place]; part++) merge(start, start + size_t(part) * size);
+        for (int64_t part = 1; part < first[place + 1] - first[place]; part++)
+            merge(start, start + size_t(part) * size);
         return start;
     }
 };
@@ -87,7 +88,6 @@ struct LongRows {
 // work(loops, range, chunk) for every range of every row; each thread has loops of its own.
 template <class Loops, class Work>
 void for_ranges(const Problem &p, const RowsOf &all, Work work) {
-    
     const int64_t *ptr = all.ptr;
     const int64_t num_rows = all.count;
 #pragma omp parallel num_threads(p.threads)
@@ -99,9 +99,8 @@ void for_ranges(const Problem &p, const RowsOf &all, Work work) {
             Cut at = chunk_start(ptr, num_rows, c, p.num_chunks);
             while (at.row < stop.row || (at.row == stop.row && at.part < stop.part)) {
                 const int64_t begin = ptr[at.row], edges = ptr[at.row + 1] - begin, parts = count_parts(edges);
-                if (!all.is_tiled(at.row))
-                    work(loops, Range{at.row, at.part, parts, begin + edges * at.part / parts, begin + edges * (at.part + 1) / parts},
-                     c);
+                const int64_t start = begin + edges * at.part / parts, end = begin + edges * (at.part + 1) / parts;
+                if (!all.is_tiled(at.row)) work(loops, Range{at.row, at.part, parts, start, end}, c);
                 at = at.part + 1 < parts ? Cut{at.row, at.part + 1} : Cut{at.row + 1, 0};
             }
         }
