@@ -330,7 +330,7 @@ struct Rows {
         clear_removed(step);
     }
 
-    // What d score gives to `sum`, the gradient of query or key, yet to be scaled; `other` are the rows of key or query.
+    // What d score gives to `sum`, the gradient of query or key, before scale_steps; `other`: the rows of key or query.
     void add_steps(T *sum, const T *const *other) const {
         if (p.score == kDot) return add_rows(sum, b.step, other, other, D);
         with_activation([&](auto f) { add_rows(sum, b.step, b.query, b.key, D, SlopeTerm<decltype(f)>{f}); });
