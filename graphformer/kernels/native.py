@@ -84,7 +84,7 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     converts = case.dtype.itemsize < case.real_bytes
     num_maps = (edge_key and dot) + edge_value  # each keeps a [N, H, F] in the forward pass and two in the backward one
     forward = rows + num_maps * features + (2 * rows * case.value_width if edge_value else 0)
-    backward = rows + 2 * num_maps * features
+    backward = 2 * rows + 2 * num_maps * features
     backward += rows * (2 * case.width if edge_key and dot else case.value_width if edge_value else 0)
     if converts:  # the result; its gradient, and the gradients of query, key and value
         forward += rows * case.value_width
@@ -149,8 +149,6 @@ def backward(
         tensor = getattr(tensors, name)
         if getattr(needs, name) and tensor is not None:
             grads[name] = call.output(f"grad_{name}", *tensor.shape)
-    if rows.query_tiles is not None and "edge_attr" in grads:
-        grads["edge_attr"].zero_()  # tiles add head by head
     if maps_key and (needs.query or needs.edge_key):
         grads["edge_query"] = call.output("grad_edge_query", num_rows, heads, num_features)
     if needs.edge_value and tensors.edge_value is not None:

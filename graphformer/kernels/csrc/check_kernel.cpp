@@ -23,6 +23,8 @@ extern "C" {
 const char *gf_instruction_set();
 void gf_forward(const Problem *);
 void gf_backward(const Problem *);
+int64_t gf_count_tiles(const int64_t *, const void *, const void *, int32_t, int64_t, double, int32_t, int64_t *);
+void gf_fill_tiles(const int64_t *, const void *, const void *, int32_t, int64_t, int32_t, const int64_t *, void *);
 }
 
 namespace gf_baseline {
@@ -52,6 +54,7 @@ struct Case {
     Normalizer normalizer;
     bool has_bias, removes, has_dropout, is_wide;
     std::vector<std::pair<int64_t, int64_t>> pairs;  // query and key, by edge id
+    bool is_tiled = false;                           // all windows by tiles, else all row by row
 };
 
 // What is checked: the C interface, which takes the best instruction set here, and the sets below it.
@@ -108,11 +111,12 @@ struct Side {
     std::vector<int64_t> ptr, other, id;
     Side(const Case &c, bool by_query) : ptr((by_query ? c.num_queries : c.num_keys) + 1, 0), id(c.pairs.size()) {
         const auto row = [&](int64_t e) { return by_query ? c.pairs[e].first : c.pairs[e].second; };
+        const auto other_of = [&](int64_t e) { return by_query ? c.pairs[e].second : c.pairs[e].first; };
         std::iota(id.begin(), id.end(), int64_t(0));
-        std::stable_sort(id.begin(), id.end(), [&](int64_t a, int64_t b) { return row(a) < row(b); });
+        std::stable_sort(id.begin(), id.end(), [&](int64_t a, int64_t b) { return std::pair(row(a), other_of(a)) < std::pair(row(b), other_of(b)); });
         for (int64_t e : id) {
             ptr[row(e) + 1]++;
-            other.push_back(by_query ? c.pairs[e].second : c.pairs[e].first);
+            other.push_back(other_of(e));
         }
         std::partial_sum(ptr.begin(), ptr.end(), ptr.begin());
     }
@@ -220,9 +224,24 @@ class Call {
         p.key_ptr = static_cast<int64_t *>(keep<int64_t>(by_key.ptr));
         p.key_index = integers(by_query.other), p.query_index = integers(by_key.other);
         p.edge_id = integers(by_query.id), p.key_edge_id = integers(by_key.id);
+        if (case_.is_tiled && !case_.pairs.empty()) {
+            set_tiles(by_query, p.query_tile_ptr, p.query_tiles);
+            set_tiles(by_key, p.key_tile_ptr, p.key_tiles);
+        }
         std::vector<int64_t> relation(case_.pairs.size());
         for (size_t e = 0; e < relation.size(); e++) relation[e] = case_.relations ? int64_t(e) % case_.relations : 0;
         if (case_.relations) p.relation = static_cast<int32_t *>(keep<int32_t>(relation));
+    }
+
+    void set_tiles(const Side &side, const int64_t *&tile_ptr, const int32_t *&tiles) {
+        const int64_t rows = int64_t(side.ptr.size()) - 1, *ptr = side.ptr.data();
+        std::vector<int64_t> windows((rows + 31) / 32 + 1);
+        const int64_t count = gf_count_tiles(ptr, side.other.data(), nullptr, 1, rows, 1e-9, 1, windows.data());
+        if (count == 0) return;
+        std::vector<int32_t> segments(3 * count);
+        gf_fill_tiles(ptr, side.other.data(), nullptr, 1, rows, 1, windows.data(), segments.data());
+        tile_ptr = static_cast<int64_t *>(keep<int64_t>(windows));
+        tiles = static_cast<int32_t *>(keep<int32_t>(segments));
     }
 
     // Full of NaN where the loops write every element; tables are zeroed by the caller.
@@ -321,7 +340,7 @@ std::vector<std::pair<int64_t, int64_t>> draw_pairs(int64_t num_queries, int64_t
 std::vector<Case> cases() {
     std::vector<Case> all;
     const auto add = [&](std::string name, int64_t N, int64_t M, int H, int D, int V, auto pairs) -> Case & {
-        all.push_back({name, N, M, H, D, V, 0, 0, kDot, kSoftmax, false, false, false, false, pairs});
+        all.push_back({name, N, M, H, D, V, 0, 0, kDot, kSoftmax, false, false, false, false, pairs, false});
         return all.back();
     };
     using Pairs = std::vector<std::pair<int64_t, int64_t>>;
@@ -360,7 +379,11 @@ std::vector<Case> cases() {
 int main(int argc, char **argv) {
     const int most_threads = argc > 1 ? std::atoi(argv[1]) : 3;
     const std::vector<Case> all = cases();
-    for (const Case &c : all) check(c, most_threads);
-    std::printf("%zu problems, instruction set %s, %d failures\n", all.size(), gf_instruction_set(), failures);
+    for (Case c : all)
+        for (const bool is_tiled : {false, true}) {
+            c.is_tiled = is_tiled;
+            check(c, most_threads);
+        }
+    std::printf("%zu problems by rows and by tiles, instruction set %s, %d failures\n", all.size(), gf_instruction_set(), failures);
     return failures > 0;
 }

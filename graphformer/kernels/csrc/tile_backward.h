@@ -73,6 +73,12 @@ struct TileByQuery : Tile<T, true> {
     }
 
     void spread_block(int64_t chunk) {
+        if (p.grad_edge_attr && h == 0)  // the heads that follow add
+            for (int t = 0; t < n; t++)
+                for_bits(mask[t], [&](int l) {
+                    T *attr = real(p.grad_edge_attr) + id[t * kWindow + l] * F;
+                    std::fill(attr, attr + F, T(0));
+                });
         if (p.grad_bias || p.grad_relation_bias) spread_bias(chunk);
         if (kept_by_relation.data() || kept_by_feature.data() || (p.grad_edge_attr && p.edge_grad)) spread_values();
         if (p.score == kDot) {
