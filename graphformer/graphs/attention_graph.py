@@ -306,7 +306,7 @@ class AttentionGraph:
         Example:
             >>> graph = AttentionGraph.from_dense(torch.ones(40, 40).bool()).prepare()
             >>> graph.tiles_by_key.segments.tolist()
-            [[0, 40, -1], [0, 40, 255]]
+            [[0, 40, -1]]
         """
         _ = self.by_key, self.tiles_by_query, self.tiles_by_key
         return self
@@ -386,7 +386,7 @@ class AttentionGraph:
             degree: mean 3.0, largest 3, 0 empty rows; 0 keys that nobody attends to
             0 duplicate edges; no relations; no own edges
             indices int32, ids by position; 48 bytes held on cpu
-            tiles serve 0 of 1 window of 32 queries: none is filled to 15%, so all go row by row
+            tiles serve 0 of 1 window of 32 queries: none is filled to 30%, so all go row by row
         """
         return describe.paragraph(self)
 

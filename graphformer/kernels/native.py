@@ -83,9 +83,9 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     by_key = case.num_keys * case.heads * (case.width + case.value_width)
     converts = case.dtype.itemsize < case.real_bytes
     num_maps = (edge_key and dot) + edge_value  # each keeps a [N, H, F] in the forward pass and two in the backward one
-    forward = rows + num_maps * features + (2 * rows * case.value_width if edge_value else 0)
+    forward = rows + num_maps * features + (rows * case.value_width if edge_value else 0)
     backward = 2 * rows + 2 * num_maps * features
-    backward += rows * (2 * case.width if edge_key and dot else case.value_width if edge_value else 0)
+    backward += rows * case.width if edge_key and dot else 0
     if converts:  # the result; its gradient, and the gradients of query, key and value
         forward += rows * case.value_width
         backward += rows * (case.width + case.value_width) + by_key
@@ -180,14 +180,23 @@ def backward(
 
 def _through(features: Tensor, maps: Tensor) -> Tensor:
     """Features [N, H, F] by maps [F, H, D]; a row without pairs stays zero, whatever the maps hold."""
-    unused = (features == 0).all(2, keepdim=True)
-    return torch.einsum("nhf,fhd->nhd", features, maps).masked_fill(unused, 0)
+    product = torch.einsum("nhf,fhd->nhd", features, maps)
+    return product if _is_finite(maps) else product.masked_fill(_unused(features), 0)
 
 
 def _outer(features: Tensor, nodes: Tensor) -> Tensor:
     """Sum over the queries of features [N, H, F] times nodes [N, H, D]; NaN in a row without pairs does not enter."""
-    unused = (features == 0).all(2, keepdim=True)
-    return torch.einsum("nhf,nhd->fhd", features, nodes.masked_fill(unused, 0))
+    nodes = nodes if _is_finite(nodes) else nodes.masked_fill(_unused(features), 0)
+    return torch.einsum("nhf,nhd->fhd", features, nodes)
+
+
+def _unused(features: Tensor) -> Tensor:
+    return (features == 0).all(2, keepdim=True)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether every element is; a sum that overflows only costs the care that was not needed."""
+    return bool(tensor.sum().isfinite())
 
 
 def _sum_in_order(tables: Tensor) -> Tensor:

@@ -221,7 +221,7 @@ def test_the_words() -> None:
         "loops: tiles serve 16 of 16 windows of 32 queries (fill 67.1%)\n"
         "multiply-adds: 5.8 M forward, 26.0 M forward and backward\n"
         "memory: graph 385.6 KiB; queries, keys, values and results 512.0 KiB; beside these 8.0 KiB forward, "
-        "16.0 KiB backward\n"
+        "24.0 KiB backward\n"
         "forward reads and writes 962.0 KiB; one materialised [E, H, D] would take 7.4 MiB"
     )
     assert "as asked for\nloops: pairs in chunks" in str(gf.estimate(Full(), 5, backend="reference"))
@@ -230,11 +230,11 @@ def test_the_words() -> None:
 @needs_library
 def test_why_rows() -> None:
     assert gf.estimate(Window(1), 40).why_loops == (
-        "tiles serve 0 of 2 windows of 32 queries: none is filled to 15%, so all go row by row"
+        "tiles serve 0 of 2 windows of 32 queries: none is filled to 30%, so all go row by row"
     )
     assert gf.estimate(Window(1), 0).why_loops.endswith("0 windows of 32 queries: there are no pairs")
     mixed = gf.estimate((Full() | Window(0)), [64, *[1] * 32])
-    assert mixed.why_loops.endswith("(fill 100.0%), the others, filled below 15%, go row by row")
+    assert mixed.why_loops.endswith("(fill 100.0%), the others, filled below 30%, go row by row")
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
