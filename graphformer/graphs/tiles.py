@@ -45,7 +45,7 @@ def make_tiles(layout: Layout, num_rows: int, num_others: int, least_fill: float
         num_rows: Number of rows.
         num_others: Number of nodes at the other end.
         least_fill: A window keeps its segments where its pairs are at least this share of 32 * keys listed. Above 0;
-            default LEAST_FILL, from where on tiles were measured to be faster.
+            default LEAST_FILL.
 
     Returns:
         The tiles; None where no window is full enough, an id exceeds int32, or the library is not built.
