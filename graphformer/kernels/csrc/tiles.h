@@ -53,21 +53,26 @@ void for_tiles(const Problem &p, const RowsOf &rows, const Poisoned &poisoned, b
     }
 }
 
+// Of the rows that windows list: the additive score takes the first ones lane by lane, so they may be what they are.
+template <class T>
+Poisoned poisoned_entries(const Problem &p, const void *first, const void *second, int64_t count) {
+    Poisoned poisoned;
+    if (p.score == kDot) poisoned.scan<T>(p, first, count, int64_t(p.heads) * p.width);
+    poisoned.scan<T>(p, second, count, int64_t(p.heads) * p.value_width);
+    return poisoned;
+}
+
 template <class T>
 void tiles_forward(const Problem &p) {
     if (!p.query_tile_ptr) return;
-    Poisoned poisoned;
-    if (p.score == kDot) poisoned.scan<T>(p, p.key, p.num_keys, int64_t(p.heads) * p.width);
-    poisoned.scan<T>(p, p.value, p.num_keys, int64_t(p.heads) * p.value_width);
+    const Poisoned poisoned = poisoned_entries<T>(p, p.key, p.value, p.num_keys);
     for_tiles<TileForward<T>>(p, by_query(p), poisoned, false, [](auto &pass, int64_t window, int h, int64_t) { pass.run(window, h); });
 }
 
 template <class T>
 void tiles_backward_by_query(const Problem &p) {
     if (!p.query_tile_ptr) return;
-    Poisoned poisoned;
-    if (p.score == kDot) poisoned.scan<T>(p, p.key, p.num_keys, int64_t(p.heads) * p.width);
-    poisoned.scan<T>(p, p.value, p.num_keys, int64_t(p.heads) * p.value_width);
+    const Poisoned poisoned = poisoned_entries<T>(p, p.key, p.value, p.num_keys);
     // The gradient of a pair's features is summed over heads.
     for_tiles<TileByQuery<T>>(p, by_query(p), poisoned, p.grad_edge_attr != nullptr,
                               [](auto &pass, int64_t window, int h, int64_t chunk) { pass.run(window, h, chunk); });
@@ -76,9 +81,7 @@ void tiles_backward_by_query(const Problem &p) {
 template <class T>
 void tiles_backward_by_key(const Problem &p) {
     if (!p.key_tile_ptr) return;
-    Poisoned poisoned;
-    if (p.score == kDot) poisoned.scan<T>(p, p.query, p.num_queries, int64_t(p.heads) * p.width);
-    poisoned.scan<T>(p, p.grad_out, p.num_queries, int64_t(p.heads) * p.value_width);
+    const Poisoned poisoned = poisoned_entries<T>(p, p.query, p.grad_out, p.num_queries);
     for_tiles<TileByKey<T>>(p, by_key(p), poisoned, false, [](auto &pass, int64_t window, int h, int64_t) { pass.run(window, h); });
 }
 

@@ -103,10 +103,9 @@ struct Window {
 
     // The first head that reads a row fetches it for the others too, where they follow at once.
     void prefetch_row(const void *base, int64_t row, int length) const {
-        const size_t size = p.input_type == kFloat64 ? 8 : p.input_type == kFloat32 ? 4 : 2;
-        const size_t bytes = (heads_together ? H : 1) * length * size;
-        const char *start = static_cast<const char *>(base) + (row * H + h) * length * size;
-        for (size_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(start + offset);
+        const int64_t size = bytes_of(p.input_type) * length, bytes = (heads_together ? H : 1) * size;
+        const char *start = static_cast<const char *>(base) + (row * H + h) * size;
+        for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(start + offset);
     }
 
     void begin(int64_t window, int head, bool reads_second) {
