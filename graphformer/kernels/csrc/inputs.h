@@ -13,7 +13,7 @@ GF_INLINE int64_t at(const void *array, bool wide, int64_t position) {
     return wide ? static_cast<const int64_t *>(array)[position] : static_cast<const int32_t *>(array)[position];
 }
 
-constexpr int kAhead = 16;  // pairs between asking for a row and using it
+constexpr int kAhead = 32;  // pairs between asking for a row and using it
 
 inline size_t bytes_of(int32_t type) { return type == kFloat64 ? 8 : type == kFloat32 ? 4 : 2; }
 
