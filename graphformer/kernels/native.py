@@ -21,7 +21,7 @@ _NORMALIZERS = {"softmax": 0, "relu": 1, "sigmoid": 2}
 # Edges and rows in one chunk of work, and the most chunks: of a pass, and of one that keeps a table for each chunk,
 # where all tables together stay below a number of elements.
 _CHUNK_WORK, _MOST_CHUNKS, _MOST_TABLES, _TABLE_ELEMENTS = 4096, 256, 64, 2**22
-_LARGE = 2**23  # bytes of a result from which huge pages pay: a page fault every 4 KiB costs more than to write them
+_LARGE = 2**22  # bytes of a result from which huge pages pay: a page fault every 4 KiB costs more than to write them
 
 
 class _Problem(ctypes.Structure):

@@ -57,6 +57,12 @@ struct Product {
         return a * b;
     }
 };
+struct Plus {
+    template <class V>
+    GF_INLINE V operator()(V a, V b) const {
+        return a + b;
+    }
+};
 struct Second {
     template <class V>
     V operator()(V, V b, int) const {

@@ -32,6 +32,25 @@ GF_INLINE float exponential(float x) {
 }
 inline double exponential(double x) { return std::exp(x); }
 
+// The natural logarithm of a positive normal number, or infinity or NaN, to 2 ulp: 2 atanh((m - 1) / (m + 1)) of its
+// mantissa m in [sqrt(1/2), sqrt(2)), straight down vector lanes.
+GF_INLINE float logarithm(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    const int32_t power = int32_t(bits - 0x3F3504F3u) >> 23;
+    bits -= uint32_t(power) << 23;
+    float m;
+    std::memcpy(&m, &bits, 4);
+    const float s = (m - 1.0f) / (m + 1.0f), square = s * s, n = float(power);
+    float p = 1.0f / 9.0f;
+    p = p * square + 1.0f / 7.0f;
+    p = p * square + 1.0f / 5.0f;
+    p = p * square + 1.0f / 3.0f;
+    const float result = n * 0.693145751953125f + (2.0f * s + (2.0f * s * square * p + n * 1.428606765330187e-06f));
+    return x < std::numeric_limits<float>::infinity() ? result : x;
+}
+inline double logarithm(double x) { return std::log(x); }
+
 template <class T>
 inline T dot(const T *a, const T *b, int n) {
     T sum = 0;

@@ -1,5 +1,6 @@
 // What the row loops share: a block of pairs, their scores, their weights and the gradients of both. A query walks its
 // keys (rows_forward.h, and rows_backward.h by query), a key walks its queries (by key); a block knows no difference.
+// A long row is walked block by block, short rows share one: what is done pair by pair does not see where rows end.
 // The letters follow DESIGN.md section 6.
 #pragma once
 #include <algorithm>
@@ -13,10 +14,9 @@
 #include "math.h"
 #include "philox.h"
 #include "problem.h"
+#include "schedule.h"
 
 namespace GF_NAMESPACE {
-
-constexpr int kBlock = 64;  // pairs in a block
 
 // Numbers that start at a cache line, zeroed.
 template <class T>
@@ -27,8 +27,7 @@ struct Array {
     }
     Array(const Array &) = delete;
     ~Array() { ::operator delete(start, std::align_val_t(64)); }
-    operator T *() { return start; }
-    operator const T *() const { return start; }
+    operator T *() const { return start; }
 };
 
 // Heads are padded so that steps of `lanes` numbers, whole vectors, hold whole pairs or a share of one pair.
@@ -45,18 +44,22 @@ struct Padding {
 // The pairs in hand. Rows are where they are stored, or in `built` where they are converted or summed.
 template <class T>
 struct Block {
-    int count = 0;
+    int count = 0, rows = 0;
+    int64_t first_row = 0;
+    int first[kBlock + 1];  // the pairs of row r of the block are first[r] .. first[r + 1]
     bool has_removed = false;
     const T *query[kBlock], *key[kBlock], *value[kBlock], *grad[kBlock];
     int64_t node[kBlock], edge[kBlock];  // the query and the edge id
     // [kBlock, padded heads]; weight is alpha, scale that of dropout, upstream d alpha, step d score
     Array<T> score, weight, scale, upstream, step, statistic, delta;
+    Array<T> by_row, more_by_row;  // [kBlock, padded heads], numbers of the block's rows
     Array<T> built_query, built_key, built_value, built_grad;  // [kBlock, H, width]
 
     Block(int padded, size_t query_size, size_t value_size)
         : score(kBlock * padded), weight(kBlock * padded), scale(kBlock * padded), upstream(kBlock * padded),
-          step(kBlock * padded), statistic(kBlock * padded), delta(kBlock * padded), built_query(query_size),
-          built_key(query_size), built_value(value_size), built_grad(value_size) {}
+          step(kBlock * padded), statistic(kBlock * padded), delta(kBlock * padded), by_row(kBlock * padded),
+          more_by_row(kBlock * padded), built_query(query_size), built_key(query_size), built_value(value_size),
+          built_grad(value_size) {}
 };
 
 template <class T>
@@ -96,7 +99,35 @@ struct Rows {
         for (int k = 0; k < b.count * P; k += kLanes<T>) loop(k);
     }
 
+    // use(r, from, to) for every row r of the block and its pairs
+    template <class Use>
+    void each_row(Use use) const {
+        for (int r = 0; r < b.rows; r++) use(r, b.first[r], b.first[r + 1]);
+    }
+
     // ---------------------------------------------------------------- rows of the block
+
+    // Takes up the pairs of a range from `start` on, as many as a block holds.
+    void open(const int64_t *ptr, const Range &range, int64_t start) {
+        b.count = int(std::min<int64_t>(kBlock, range.end - start));
+        b.first_row = range.row;
+        b.rows = int(range.rows);
+        b.first[0] = 0;
+        for (int r = 1; r < b.rows; r++) b.first[r] = int(ptr[range.row + r] - range.begin);
+        b.first[b.rows] = b.count;
+    }
+
+    // The rows that the block's pairs have in common.
+    void set_own(const void *base, int length, T *built, const T **rows) const {
+        each_row([&](int r, int from, int to) {
+            T *buffer = builds ? built + r * length : nullptr;
+            std::fill(rows + from, rows + to, read_row<T>(base, p.input_type, b.first_row + r, length, buffer));
+        });
+    }
+
+    void set_own_nodes() {
+        each_row([&](int r, int from, int to) { std::fill(b.node + from, b.node + to, b.first_row + r); });
+    }
 
     void gather(const void *base, const void *index, int64_t start, int length, T *built, const T **rows) const {
         for (int t = 0; t < b.count; t++) {
@@ -116,10 +147,48 @@ struct Rows {
         }
     }
 
-    // every pair's row of `rows` [kBlock, padded heads] becomes `row` [H]
-    void repeat(const T *row, T *rows) const {
-        for (int l = 0; l < S; l++) rows[l] = l % P < H ? row[l % P] : T(0);
-        for (int k = S; k < b.count * P; k += S) std::copy(rows, rows + S, rows + k);
+    // use(n) with the number of heads that one vector holds, known to the compiler.
+    template <class Use>
+    GF_INLINE void with_columns(Use use) const {
+        switch (std::min(P, kLanes<T>)) {
+            case 1: return use(std::integral_constant<int, 1>());
+            case 2: return use(std::integral_constant<int, 2>());
+            case 4: return use(std::integral_constant<int, 4>());
+            case 8: return use(std::integral_constant<int, 8>());
+            default: return use(std::integral_constant<int, kLanes<T>>());
+        }
+    }
+
+    // Numbers of nodes [.., H] from row `first` on, for the block's rows [rows, padded heads].
+    void read_rows(const T *numbers, int64_t first, T *by_row) const {
+        for (int r = 0; r < b.rows; r++)
+            for (int h = 0; h < H; h++) by_row[r * P + h] = numbers[(first + r) * H + h];
+    }
+
+    // Numbers of the block's rows [rows, padded heads] for each of their pairs [kBlock, padded heads].
+    void repeat(const T *by_row, T *by_pair) const {
+        with_columns([&](auto n) {
+            using V = Vector<T, n>;
+            for (int first = 0; first < P; first += n)
+                each_row([&](int r, int from, int to) {
+                    const V row = load<V>(by_row + r * P + first);
+                    for (int t = from; t < to; t++) std::memcpy(by_pair + t * P + first, &row, sizeof(V));
+                });
+        });
+    }
+
+    // by_row[r] = op over the pairs of row r, head by head; op takes scalars and vectors.
+    template <class Op>
+    void fold_rows(const T *by_pair, T start, T *by_row, Op op) const {
+        with_columns([&](auto n) {
+            using V = Vector<T, n>;
+            for (int first = 0; first < P; first += n)
+                each_row([&](int r, int from, int to) {
+                    V sum = V{} + start;
+                    for (int t = from; t < to; t++) sum = op(sum, load<V>(by_pair + t * P + first));
+                    std::memcpy(by_row + r * P + first, &sum, sizeof(V));
+                });
+        });
     }
 
     // k[j] + relation_key + a @ edge_key (the last for the additive score)
@@ -280,12 +349,12 @@ struct Rows {
         });
     }
 
-    // sum [H, width] += weights times term(x, y), without those of removed pairs
+    // sum [H, width] += weights times term(x, y) over the pairs from .. to, without those of removed ones
     template <class Term = Second>
-    void add_rows(T *sum, const T *weight, const T *const *x, const T *const *y, int width,
+    void add_rows(T *sum, const T *weight, const T *const *x, const T *const *y, int width, int from, int to,
                   const Term &term = {}) const {
-        if (!b.has_removed) return add_heads(sum, weight, P, x, y, b.count, H, width, term);
-        for (int t = 0; t < b.count; t++)
+        if (!b.has_removed) return add_heads(sum, weight + from * P, P, x + from, y + from, to - from, H, width, term);
+        for (int t = from; t < to; t++)
             for (int h = 0; h < H; h++)
                 if (!is_removed(t, h)) add_head(sum, weight[t * P + h], x[t], y[t], h, width, term);
     }
@@ -330,10 +399,11 @@ struct Rows {
         clear_removed(step);
     }
 
-    // What d score gives to `sum`, the gradient of query or key, before scale_steps; `other`: the rows of key or query.
-    void add_steps(T *sum, const T *const *other) const {
-        if (p.score == kDot) return add_rows(sum, b.step, other, other, D);
-        with_activation([&](auto f) { add_rows(sum, b.step, b.query, b.key, D, SlopeTerm<decltype(f)>{f}); });
+    // What d score of the pairs from .. to gives to `sum`, the gradient of query or key, before scale_steps; `other`: the
+    // rows of key or query.
+    void add_steps(T *sum, const T *const *other, int from, int to) const {
+        if (p.score == kDot) return add_rows(sum, b.step, other, other, D, from, to);
+        with_activation([&](auto f) { add_rows(sum, b.step, b.query, b.key, D, from, to, SlopeTerm<decltype(f)>{f}); });
     }
 
     // The factor that all pairs of a row share: the scale of the dot score, or the weight of the additive one, whose

@@ -17,77 +17,117 @@ struct QueryRows : Rows<T> {
     using Base = Rows<T>;
     using Base::b, Base::D, Base::F, Base::H, Base::P, Base::p, Base::real, Base::V;
     const bool wants_values, wants_pairs;
-    Array<T> own_query, own_grad, inner;
+    Array<T> own_query, own_grad;  // [rows of a block, H, D or V], where they are converted
+    Array<T> inner;
 
     explicit QueryRows(const Problem &problem)
         : Base(problem),
           wants_values(p.edge_sum || p.grad_relation_value || (p.grad_edge_attr && p.edge_grad)),
           wants_pairs(wants_values || p.grad_bias || p.grad_relation_bias || p.grad_relation_key || p.grad_edge_attr ||
                       p.grad_edge_query || p.grad_edge_key),
-          own_query(H * D),
-          own_grad(H * V),
+          own_query(this->builds ? kBlock * H * D : 0),
+          own_grad(this->builds ? kBlock * H * V : 0),
           inner(D) {}
 
-    T *pair(int64_t i) const { return real(p.delta) + 2 * i * H; }
-
-    void start_row(int64_t i) {
-        const T *query = read_row<T>(p.query, p.input_type, i, H * D, own_query.start);
-        const T *grad = read_row<T>(p.grad_out, p.input_type, i, H * V, own_grad.start);
-        std::fill(b.query, b.query + kBlock, query);
-        std::fill(b.grad, b.grad + kBlock, grad);
-        std::fill(b.node, b.node + kBlock, i);
-    }
+    // [2, H]: statistic and delta
+    T *record_of(int64_t i) const { return real(p.delta) + 2 * i * H; }
 
     // alpha and d alpha of a block of pairs
     void load_block(const Range &range, int64_t start) {
-        b.count = int(std::min<int64_t>(kBlock, range.end - start));
+        this->open(p.query_ptr, range, start);
+        this->set_own(p.query, H * D, own_query, b.query);
+        this->set_own(p.grad_out, H * V, own_grad, b.grad);
+        this->set_own_nodes();
         this->set_edges(p.edge_id, start);
         this->gather(p.key, p.key_index, start, H * D, b.built_key, b.key);
         this->gather(p.value, p.key_index, start, H * V, b.built_value, b.value);
         this->add_key_extras();
         this->add_value_extras();
         this->block_scores();
-        this->repeat(real(p.statistic) + range.row * H, b.statistic);
+        this->read_rows(real(p.statistic), b.first_row, b.by_row);
+        this->repeat(b.by_row, b.statistic);
         this->block_weights();
         if (p.has_dropout) this->block_dropout();
         this->block_upstream();
     }
 
-    // delta = grad . out
-    void delta_from_total(int64_t i, T *delta) {
-        const T *total = real(p.total) + i * H * V;
-        dot_heads(b.grad, &total, 1, H, V, delta, H);
+    // delta = grad . out of one row
+    void delta_from_total(int64_t i, T *delta) const {
+        const T *grad = read_row<T>(p.grad_out, p.input_type, i, H * V, own_grad), *total = real(p.total) + i * H * V;
+        dot_heads(&grad, &total, 1, H, V, delta, H);
     }
 
-    // delta = sum of alpha d alpha, the same but for a result that was rounded
-    void delta_from_pairs(const Range &range, T *delta) {
-        std::fill(delta, delta + H, T(0));
+    // delta = sum of alpha d alpha, the same but for a result that was rounded; added to `delta` [H] of a long row
+    void add_deltas(const Range &range, T *delta) {
         for (int64_t start = range.begin; start < range.end; start += kBlock) {
             load_block(range, start);
-            for (int t = 0; t < b.count; t++)
-                for (int h = 0; h < H; h++) delta[h] += b.weight[t * P + h] * b.upstream[t * P + h];
+            fold_deltas();
+            for (int h = 0; h < H; h++) delta[h] += b.by_row[h];
         }
     }
 
-    // The gradients of a range, whose row's delta is known; `is_loaded` where its only block is in hand.
-    void run(const Range &range, const QueryGrads<T> &sums, const T *delta, int64_t chunk, bool is_loaded) {
+    void fold_deltas() {
+        T *product = b.step;  // the steps come later
+        const T *weight = b.weight, *upstream = b.upstream;
+        this->each_vector([&](int k) {
+#pragma omp simd
+            for (int l = k; l < k + kLanes<T>; l++) product[l] = weight[l] * upstream[l];
+        });
+        this->fold_rows(product, T(0), b.by_row, Plus{});
+    }
+
+    // Rows that fit into one block: what the pass by key will read of them, and their gradients.
+    template <class Output>
+    void run(const Range &range, Output output, int64_t chunk) {
+        load_block(range, range.begin);
+        if (p.normalizer == kSoftmax && !p.total) fold_deltas();
+        for (int r = 0; r < b.rows; r++) {
+            const int64_t i = b.first_row + r;
+            T *record = record_of(i), *delta = b.by_row + r * P;
+            if (p.normalizer == kSoftmax && p.total) delta_from_total(i, delta);
+            else if (p.normalizer != kSoftmax) std::fill(delta, delta + H, T(0));
+            std::copy(real(p.statistic) + i * H, real(p.statistic) + (i + 1) * H, record);
+            std::copy(delta, delta + H, record + H);
+        }
+        this->repeat(b.by_row, b.delta);
+        this->block_steps();
+        this->each_row([&](int r, int from, int to) {
+            const QueryGrads<T> sums = output(b.first_row + r);
+            clear(sums);
+            add_pairs(sums, chunk, from, to);
+            if (sums.query) this->scale_steps(sums.query);
+        });
+    }
+
+    // The gradients of a long row, or a part of it, whose delta is known.
+    void run_long(const Range &range, const QueryGrads<T> &sums, int64_t chunk) {
+        const T *delta = record_of(range.row) + H;
+        clear(sums);
+        for (int64_t start = range.begin; start < range.end; start += kBlock) {
+            load_block(range, start);
+            std::copy(delta, delta + H, b.by_row.start);
+            this->repeat(b.by_row, b.delta);
+            this->block_steps();
+            add_pairs(sums, chunk, 0, b.count);
+        }
+        if (sums.query) this->scale_steps(sums.query);
+    }
+
+    void clear(const QueryGrads<T> &sums) const {
         if (sums.query) std::fill(sums.query, sums.query + H * D, T(0));
         if (sums.edge_query) std::fill(sums.edge_query, sums.edge_query + H * F, T(0));
         if (sums.edge_sum) std::fill(sums.edge_sum, sums.edge_sum + H * F, T(0));
-        for (int64_t start = range.begin; start < range.end; start += kBlock) {
-            if (!is_loaded) load_block(range, start);
-            this->repeat(delta, b.delta);
-            this->block_steps();
-            if (sums.query) this->add_steps(sums.query, b.key);
-            if (p.grad_weight)
-                this->with_activation([&](auto f) {
-                    T *table = real(p.grad_weight) + chunk * H * D;
-                    this->add_rows(table, b.step, b.query, b.key, D, ValueTerm<decltype(f)>{f});
-                });
-            if (!wants_pairs) continue;
-            for (int t = 0; t < b.count; t++) spread_pair(t, range.row, chunk, sums);
-        }
-        if (sums.query) this->scale_steps(sums.query);
+    }
+
+    // What the pairs from .. to, all of one row, give.
+    void add_pairs(const QueryGrads<T> &sums, int64_t chunk, int from, int to) {
+        if (sums.query) this->add_steps(sums.query, b.key, from, to);
+        if (p.grad_weight)
+            this->with_activation([&](auto f) {
+                T *table = real(p.grad_weight) + chunk * H * D;
+                this->add_rows(table, b.step, b.query, b.key, D, from, to, ValueTerm<decltype(f)>{f});
+            });
+        for (int t = from; wants_pairs && t < to; t++) spread_pair(t, b.node[t], chunk, sums);
     }
 
     // What one pair adds beyond the plain gradient of its query.
@@ -141,45 +181,74 @@ template <class T>
 struct KeyRows : Rows<T> {
     using Base = Rows<T>;
     using Base::b, Base::D, Base::F, Base::H, Base::P, Base::p, Base::real, Base::V;
-    Array<T> own_key, own_value;
+    Array<T> own_key, own_value;  // [rows of a block, H, D or V], where they are converted
 
-    explicit KeyRows(const Problem &problem) : Base(problem), own_key(H * D), own_value(H * V) {}
+    explicit KeyRows(const Problem &problem)
+        : Base(problem), own_key(this->builds ? kBlock * H * D : 0), own_value(this->builds ? kBlock * H * V : 0) {}
 
-    void run(const Range &range, T *grad_key, T *grad_value) {
-        if (grad_key) std::fill(grad_key, grad_key + H * D, T(0));
-        if (grad_value) std::fill(grad_value, grad_value + H * V, T(0));
-        const T *key = read_row<T>(p.key, p.input_type, range.row, H * D, own_key.start);
-        const T *value = read_row<T>(p.value, p.input_type, range.row, H * V, own_value.start);
-        for (int64_t start = range.begin; start < range.end; start += kBlock) {
-            b.count = int(std::min<int64_t>(kBlock, range.end - start));
-            std::fill(b.key, b.key + kBlock, key);
-            std::fill(b.value, b.value + kBlock, value);
-            load_block(start);
+    // grad_key(j) and grad_value(j): where the gradients of key j go, or null
+    template <class GradKey, class GradValue>
+    void run(const Range &range, GradKey grad_key, GradValue grad_value) {
+        for (int64_t start = range.begin; start == range.begin || start < range.end; start += kBlock) {
+            load_block(range, start);
             if (p.has_dropout) this->block_dropout();
-            if (grad_key) {
+            if (p.grad_key) {
                 this->block_upstream();
                 this->block_steps();
-                this->add_steps(grad_key, b.query);
             }
-            if (!grad_value) continue;
             if (p.has_dropout) this->apply_dropout(b.weight);
-            this->add_rows(grad_value, b.weight, b.grad, b.grad, V);
+            const bool is_first = start == range.begin, is_last = start + kBlock >= range.end;
+            this->each_row([&](int r, int from, int to) {
+                add_pairs(grad_key(b.first_row + r), grad_value(b.first_row + r), is_first, is_last, from, to);
+            });
         }
-        if (grad_key) this->scale_steps(grad_key);
+    }
+
+    void add_pairs(T *grad_key, T *grad_value, bool is_first, bool is_last, int from, int to) {
+        if (grad_key) {
+            if (is_first) std::fill(grad_key, grad_key + H * D, T(0));
+            this->add_steps(grad_key, b.query, from, to);
+            if (is_last) this->scale_steps(grad_key);
+        }
+        if (grad_value) {
+            if (is_first) std::fill(grad_value, grad_value + H * V, T(0));
+            this->add_rows(grad_value, b.weight, b.grad, b.grad, V, from, to);
+        }
+    }
+
+    // Statistic and delta of each pair's query.
+    void read_records() {
+        const T *records = real(p.delta);
+        T *statistic = b.statistic, *delta = b.delta;
+        if (H == P)
+            return this->with_columns([&](auto n) {
+                using Heads = Vector<T, n>;
+                for (int t = 0; t < b.count; t++)
+                    for (int first = 0; first < P; first += n) {
+                        const T *record = records + 2 * b.node[t] * P + first;
+                        const Heads a = load<Heads>(record), c = load<Heads>(record + P);
+                        std::memcpy(statistic + t * P + first, &a, sizeof(a));
+                        std::memcpy(delta + t * P + first, &c, sizeof(c));
+                    }
+            });
+        for (int t = 0; t < b.count; t++)
+            for (int h = 0; h < H; h++) {
+                statistic[t * P + h] = records[2 * b.node[t] * H + h];
+                delta[t * P + h] = records[(2 * b.node[t] + 1) * H + h];
+            }
     }
 
     // alpha of a block of pairs
-    void load_block(int64_t start) {
+    void load_block(const Range &range, int64_t start) {
+        this->open(p.key_ptr, range, start);
+        this->set_own(p.key, H * D, own_key, b.key);
+        this->set_own(p.value, H * V, own_value, b.value);
         for (int t = 0; t < b.count; t++) {
             prefetch_row(p.delta, sizeof(T) == 8 ? kFloat64 : kFloat32, p.query_index, p.wide_index, start + t + kAhead,
                          p.num_edges, 2 * H);
             b.node[t] = at(p.query_index, p.wide_index, start + t);
-            const T *pair = real(p.delta) + 2 * b.node[t] * H;
-            for (int h = 0; h < H; h++) {
-                b.statistic[t * P + h] = pair[h];
-                b.delta[t * P + h] = pair[H + h];
-            }
         }
+        read_records();
         this->set_edges(p.key_edge_id, start);
         this->gather(p.query, p.query_index, start, H * D, b.built_query, b.query);
         this->gather(p.grad_out, p.query_index, start, H * V, b.built_grad, b.grad);
@@ -209,30 +278,25 @@ void rows_backward_by_query(const Problem &p) {
     const bool softmax = p.normalizer == kSoftmax, sums_delta = softmax && !p.total;
     LongRows<T> long_rows(by_query(p), hd + 2 * hf);
     LongRows<T> deltas(sums_delta ? by_query(p) : RowsOf{}, H);
-    // First the statistics and deltas of all rows, but the deltas of short ones that need their pairs.
+    // First the statistics and deltas of long rows: their parts need them all.
     for_ranges<QueryRows<T>>(p, by_query(p), [&](auto &rows, const Range &range, int64_t) {
-        T *pair = rows.pair(range.row);
+        if (range.fits()) return;
+        T *record = rows.record_of(range.row), *delta = record + H;
         const T *statistic = static_cast<const T *>(p.statistic) + range.row * H;
-        if (range.part == 0) std::copy(statistic, statistic + H, pair);
-        if (range.part == 0 && !sums_delta) {
-            if (softmax) { rows.start_row(range.row); rows.delta_from_total(range.row, pair + H); }
-            else std::fill(pair + H, pair + 2 * H, T(0));
+        if (range.part == 0) {
+            std::copy(statistic, statistic + H, record);
+            std::fill(delta, delta + H, T(0));
+            if (softmax && p.total) rows.delta_from_total(range.row, delta);
         }
-        if (!sums_delta || range.parts == 1) return;
-        rows.start_row(range.row);
-        rows.delta_from_pairs(range, deltas.record(range));
+        if (sums_delta) rows.add_deltas(range, range.parts > 1 ? deltas.record(range) : delta);
     });
     for (size_t place = 0; place < deltas.row.size(); place++) {
         const T *delta = deltas.merge(place, [&](T *sum, const T *other) { add_scaled(sum, T(1), other, int(H)); });
         std::copy(delta, delta + H, static_cast<T *>(p.delta) + (2 * deltas.row[place] + 1) * H);
     }
     for_ranges<QueryRows<T>>(p, by_query(p), [&](auto &rows, const Range &range, int64_t chunk) {
-        T *delta = rows.pair(range.row) + H;
-        rows.start_row(range.row);
-        if (range.parts > 1) return rows.run(range, recorded(long_rows.record(range)), delta, chunk, false);
-        if (sums_delta) rows.delta_from_pairs(range, delta);
-        const bool is_loaded = sums_delta && range.end - range.begin <= kBlock;
-        rows.run(range, output(range.row), delta, chunk, is_loaded);
+        if (range.fits()) return rows.run(range, output, chunk);
+        rows.run_long(range, range.parts > 1 ? recorded(long_rows.record(range)) : output(range.row), chunk);
     });
     for (size_t place = 0; place < long_rows.row.size(); place++) {
         const auto add = [&](T *sum, const T *other) { add_scaled(sum, T(1), other, int(hd + 2 * hf)); };
@@ -249,10 +313,10 @@ void rows_backward_by_key(const Problem &p) {
     const int64_t hd = int64_t(p.heads) * p.width, hv = int64_t(p.heads) * p.value_width;
     LongRows<T> long_rows(by_key(p), hd + hv);
     for_ranges<KeyRows<T>>(p, by_key(p), [&](auto &rows, const Range &range, int64_t) {
-        if (range.parts == 1)
-            return rows.run(range, shifted<T>(p.grad_key, range.row * hd), shifted<T>(p.grad_value, range.row * hv));
-        T *record = long_rows.record(range);
-        rows.run(range, p.grad_key ? record : nullptr, p.grad_value ? record + hd : nullptr);
+        T *record = range.parts > 1 ? long_rows.record(range) : nullptr;
+        rows.run(
+            range, [&](int64_t j) { return record && p.grad_key ? record : shifted<T>(p.grad_key, j * hd); },
+            [&](int64_t j) { return record && p.grad_value ? record + hd : shifted<T>(p.grad_value, j * hv); });
     });
     for (size_t place = 0; place < long_rows.row.size(); place++) {
         const int64_t j = long_rows.row[place];

@@ -1,4 +1,5 @@
-// The forward pass by rows: a query walks its keys, and holds a running maximum, a running total and an unfinished sum.
+// The forward pass by rows. Queries with few keys share a block; one with many walks its keys block by block, and holds
+// a running maximum, a running total and an unfinished sum.
 #pragma once
 #include "rows.h"
 #include "schedule.h"
@@ -16,51 +17,116 @@ template <class T>
 struct ForwardRows : Rows<T> {
     using Base = Rows<T>;
     using Base::b, Base::D, Base::F, Base::H, Base::kInfinity, Base::P, Base::p, Base::real, Base::S, Base::V;
-    Array<T> own, row;
+    Array<T> own;                 // [rows of a block, H, D], where they are converted
+    Array<T> row;                 // of a long row:
     T *largest, *total, *shrink;  // [S], every pair of a step by itself
 
     explicit ForwardRows(const Problem &problem)
-        : Base(problem), own(H * D), row(3 * S), largest(row), total(row + S), shrink(row + 2 * S) {}
+        : Base(problem), own(problem.input_type >= kBFloat16 ? kBlock * H * D : 0), row(3 * S), largest(row),
+          total(row + S), shrink(row + 2 * S) {}
 
-    static T larger(T a, T b) { return b > a || b != b ? b : a; }  // NaN stays
+    struct Larger {  // NaN stays
+        template <class V>
+        GF_INLINE V operator()(V a, V b) const {
+            return (b > a) | (b != b) ? b : a;
+        }
+    };
+    static constexpr Larger larger{};
     static T base_of(T largest) { return largest == -kInfinity ? T(0) : largest; }
 
-    void run(const Range &range, const Sums<T> &sums, const T *statistic) {
-        const int64_t i = range.row;
-        const T *query = read_row<T>(p.query, p.input_type, i, H * D, own.start);
-        std::fill(sums.out, sums.out + H * V, T(0));
-        if (sums.features) std::fill(sums.features, sums.features + H * F, T(0));
+    T *statistic_of(int64_t i) const { return real(p.statistic) + i * H; }
+
+    // Pairs with their scores.
+    void load_block(const Range &range, int64_t start) {
+        this->open(p.query_ptr, range, start);
+        this->set_own(p.query, H * D, own, b.query);
+        this->set_own_nodes();
+        this->set_edges(p.edge_id, start);
+        this->gather(p.key, p.key_index, start, H * D, b.built_key, b.key);
+        this->add_key_extras();
+        this->block_scores();
+    }
+
+    void load_values(int64_t start) {
+        this->gather(p.value, p.key_index, start, H * V, b.built_value, b.value);
+        this->add_value_extras();
+    }
+
+    void drop_out() {
+        if (!p.has_dropout) return;
+        this->block_dropout();
+        this->apply_dropout(b.weight);
+    }
+
+    void find_weights() {
+        this->read_rows(real(p.statistic), b.first_row, b.by_row);
+        this->repeat(b.by_row, b.statistic);
+        this->block_weights();
+    }
+
+    // Rows that fit into one block.
+    template <class Output>
+    void run(const Range &range, Output output) {
+        load_block(range, range.begin);
+        if (p.normalizer == kSoftmax) find_softmax();
+        else find_weights();
+        drop_out();
+        load_values(range.begin);
+        this->each_row([&](int r, int from, int to) { add_values(output(b.first_row + r), true, from, to); });
+    }
+
+    // The softmax of whole rows, and their statistics.
+    void find_softmax() {
+        T *largest_of = b.by_row, *total_of = b.more_by_row, *score = b.score, *weight = b.weight, *base = b.statistic;
+        const int count = b.rows * P;
+        this->fold_rows(score, -kInfinity, largest_of, larger);
+        this->repeat(largest_of, base);
+        this->each_vector([&](int k) {
+#pragma omp simd
+            for (int l = k; l < k + kLanes<T>; l++) weight[l] = exponential(score[l] - base_of(base[l]));
+        });
+        this->fold_rows(weight, T(0), total_of, Plus{});
+#pragma omp simd
+        for (int l = 0; l < count; l++) {
+            const bool is_empty = total_of[l] == 0;
+            largest_of[l] = is_empty ? -kInfinity : largest_of[l] + logarithm(total_of[l]);
+            total_of[l] = is_empty ? T(0) : 1 / total_of[l];
+        }
+        T *statistic = statistic_of(b.first_row);
+        for (int r = 0; r < b.rows; r++) std::copy(largest_of + r * P, largest_of + r * P + H, statistic + r * H);
+        this->repeat(total_of, base);
+        this->each_vector([&](int k) {
+#pragma omp simd
+            for (int l = k; l < k + kLanes<T>; l++) weight[l] *= base[l];
+        });
+    }
+
+    // A long row, or a part of it; `finish` does the rest.
+    void run_long(const Range &range, const Sums<T> &sums) {
         std::fill(largest, largest + S, -kInfinity);
         std::fill(total, total + S, T(0));
-        std::fill(b.query, b.query + kBlock, query);
-        std::fill(b.node, b.node + kBlock, i);
         const bool softmax = p.normalizer == kSoftmax;
         for (int64_t start = range.begin; start < range.end; start += kBlock) {
-            b.count = int(std::min<int64_t>(kBlock, range.end - start));
-            this->set_edges(p.edge_id, start);
-            this->gather(p.key, p.key_index, start, H * D, b.built_key, b.key);
-            this->add_key_extras();
-            this->block_scores();
-            if (softmax) {
-                normalize();
-                if (start > range.begin) rescale(sums, shrink);
-            } else {
-                this->repeat(statistic, b.statistic);
-                this->block_weights();
-            }
-            if (p.has_dropout) {
-                this->block_dropout();
-                this->apply_dropout(b.weight);
-            }
-            this->gather(p.value, p.key_index, start, H * V, b.built_value, b.value);
-            this->add_value_extras();
-            this->add_rows(sums.out, b.weight, b.value, b.value, V);
-            if (sums.features) add_features(sums.features);
+            load_block(range, start);
+            if (!softmax) find_weights();
+            else normalize();
+            if (softmax && start > range.begin) rescale(sums, shrink);
+            drop_out();
+            load_values(start);
+            add_values(sums, start == range.begin, 0, b.count);
         }
         for (int l = H; softmax && l < S; l++)
             if (l % P < H && l >= P) total[l % P] += total[l];
         std::copy(largest, largest + H, sums.largest);
         std::copy(total, total + H, sums.total);
+    }
+
+    void add_values(const Sums<T> &sums, bool is_first, int from, int to) const {
+        if (is_first) std::fill(sums.out, sums.out + H * V, T(0));
+        this->add_rows(sums.out, b.weight, b.value, b.value, V, from, to);
+        if (!sums.features) return;
+        if (is_first) std::fill(sums.features, sums.features + H * F, T(0));
+        add_features(sums.features, from, to);
     }
 
     // Weights of the block relative to the largest score so far, and what shrinks the sums of the blocks before.
@@ -87,8 +153,8 @@ struct ForwardRows : Rows<T> {
             }
     }
 
-    void add_features(T *features) const {
-        for (int t = 0; t < b.count; t++)
+    void add_features(T *features, int from, int to) const {
+        for (int t = from; t < to; t++)
             for (int h = 0; h < H; h++)
                 if (!this->is_removed(t, h))
                     add_scaled(features + h * F, b.weight[t * P + h], real(p.edge_attr) + b.edge[t] * F, F);
@@ -124,7 +190,7 @@ struct ForwardRows : Rows<T> {
         if (p.normalizer != kSoftmax) return;
         for (int h = 0; h < H; h++) {
             const bool empty = sums.total[h] == 0;
-            statistic[h] = empty ? -kInfinity : sums.largest[h] + std::log(sums.total[h]);
+            statistic[h] = empty ? -kInfinity : sums.largest[h] + logarithm(sums.total[h]);
             shrink[h] = empty ? T(0) : 1 / sums.total[h];
         }
         rescale(sums, shrink);
@@ -142,26 +208,26 @@ void rows_forward(const Problem &p) {
     const auto recorded = [&](T *record) {
         return Sums<T>{record, p.edge_sum ? record + hv : nullptr, record + hv + hf, record + hv + hf + H};
     };
-    const auto statistic = [&](int64_t i) { return static_cast<T *>(p.statistic) + i * H; };
     LongRows<T> long_rows(by_query(p), hv + hf + 2 * H);
     if (p.normalizer != kSoftmax)
         for_ranges<ForwardRows<T>>(p, by_query(p), [&](auto &rows, const Range &range, int64_t) {
-            const int64_t i = range.row;
-            if (range.part == 0) rows.count_row(p.edge_id, p.query_ptr[i], p.query_ptr[i + 1], statistic(i));
+            for (int64_t i = range.row; i < range.row + range.rows && range.part == 0; i++)
+                rows.count_row(p.edge_id, p.query_ptr[i], p.query_ptr[i + 1], rows.statistic_of(i));
         });
     for_ranges<ForwardRows<T>>(p, by_query(p), [&](auto &rows, const Range &range, int64_t) {
-        if (range.parts > 1) return rows.run(range, recorded(long_rows.record(range)), statistic(range.row));
+        if (range.fits()) return rows.run(range, output);
+        if (range.parts > 1) return rows.run_long(range, recorded(long_rows.record(range)));
         Sums<T> sums = output(range.row);
         sums.largest = rows.largest, sums.total = rows.total;
-        rows.run(range, sums, statistic(range.row));
-        rows.finish(sums, statistic(range.row));
+        rows.run_long(range, sums);
+        rows.finish(sums, rows.statistic_of(range.row));
     });
     ForwardRows<T> rows(p);
     for (size_t place = 0; place < long_rows.row.size(); place++) {
         const int64_t i = long_rows.row[place];
         const Sums<T> sums = recorded(
             long_rows.merge(place, [&](T *sum, T *other) { rows.merge(recorded(sum), recorded(other)); }));
-        rows.finish(sums, statistic(i));
+        rows.finish(sums, rows.statistic_of(i));
         const Sums<T> out = output(i);
         std::copy(sums.out, sums.out + hv, out.out);
         if (hf) std::copy(sums.features, sums.features + hf, out.features);

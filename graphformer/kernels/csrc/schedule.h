@@ -10,6 +10,7 @@
 namespace GF_NAMESPACE {
 
 constexpr int64_t kPartEdges = 4096;  // the most edges in one part of a row
+constexpr int kBlock = 64;            // pairs that are worked on at once: of one row, or of several short ones
 
 constexpr int kWindow = 32;  // rows in a window of tiles: see graphs/tiles.py
 
@@ -24,9 +25,11 @@ struct RowsOf {
 inline RowsOf by_query(const Problem &p) { return {p.query_ptr, p.query_tile_ptr, p.num_queries}; }
 inline RowsOf by_key(const Problem &p) { return {p.key_ptr, p.key_tile_ptr, p.num_keys}; }
 
-// Part `part` of `parts` of a row: the positions begin .. end.
+// The positions begin .. end: part `part` of `parts` of a row, or several rows that fit into one block.
 struct Range {
-    int64_t row, part, parts, begin, end;
+    int64_t row, rows, part, parts, begin, end;
+
+    bool fits() const { return parts == 1 && end - begin <= kBlock; }
 };
 
 inline int64_t count_parts(int64_t edges) { return edges > kPartEdges ? (edges + kPartEdges - 1) / kPartEdges : 1; }
@@ -85,7 +88,14 @@ struct LongRows {
     }
 };
 
-// work(loops, range, chunk) for every range of every row; each thread has loops of its own.
+// The rows from `row` on, all before `stop`, that share a block: as many as fit, but at least that one.
+inline int64_t rows_of_block(const RowsOf &all, int64_t row, int64_t stop) {
+    int64_t last = row + 1;
+    while (last < stop && last - row < kBlock && all.ptr[last + 1] - all.ptr[row] <= kBlock && !all.is_tiled(last)) last++;
+    return last - row;
+}
+
+// work(loops, range, chunk) for every range of rows; each thread has loops of its own.
 template <class Loops, class Work>
 void for_ranges(const Problem &p, const RowsOf &all, Work work) {
     const int64_t *ptr = all.ptr;
@@ -99,9 +109,17 @@ void for_ranges(const Problem &p, const RowsOf &all, Work work) {
             Cut at = chunk_start(ptr, num_rows, c, p.num_chunks);
             while (at.row < stop.row || (at.row == stop.row && at.part < stop.part)) {
                 const int64_t begin = ptr[at.row], edges = ptr[at.row + 1] - begin, parts = count_parts(edges);
-                const int64_t start = begin + edges * at.part / parts, end = begin + edges * (at.part + 1) / parts;
-                if (!all.is_tiled(at.row)) work(loops, Range{at.row, at.part, parts, start, end}, c);
-                at = at.part + 1 < parts ? Cut{at.row, at.part + 1} : Cut{at.row + 1, 0};
+                if (all.is_tiled(at.row)) {
+                    at = {at.row + 1, 0};
+                } else if (parts == 1) {
+                    const int64_t rows = rows_of_block(all, at.row, stop.row);
+                    work(loops, Range{at.row, rows, 0, 1, begin, ptr[at.row + rows]}, c);
+                    at = {at.row + rows, 0};
+                } else {
+                    const int64_t start = begin + edges * at.part / parts, end = begin + edges * (at.part + 1) / parts;
+                    work(loops, Range{at.row, 1, at.part, parts, start, end}, c);
+                    at = at.part + 1 < parts ? Cut{at.row, at.part + 1} : Cut{at.row + 1, 0};
+                }
             }
         }
     }
