@@ -47,10 +47,10 @@ def pairs_of_graph(graph: AttentionGraph) -> Pairs:
         graph.num_relations,
         graph.own_edge is not None,
         graph.device,
-        serve(tiles[0], graph.by_query.ptr),
-        serve(tiles[1], graph.by_key.ptr),
-        num_bytes((*graph.by_query, graph.relation, graph.own_edge)),
-        num_bytes(graph.by_key),
+        serve(tiles[0], graph.query_side.ptr),
+        serve(tiles[1], graph.key_side.ptr),
+        num_bytes((*graph.query_side.tensors(), graph.relation, graph.own_edge)),
+        num_bytes(graph.key_side.tensors()),
         sum(num_bytes(side or ()) for side in tiles),
     )
 

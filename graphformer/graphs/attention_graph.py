@@ -10,8 +10,10 @@ from torch import Tensor
 
 from graphformer.graphs import convert, describe
 from graphformer.graphs.describe import GraphStats
-from graphformer.graphs.layout import Layout, expand_rows, make_layout, transpose_layout
-from graphformer.graphs.tiles import Tiles, make_tiles
+from graphformer.graphs.layout import Layout, expand_rows, make_layout
+from graphformer.graphs.runs import KeyRuns
+from graphformer.graphs.side import Side
+from graphformer.graphs.tiles import Tiles
 from graphformer.graphs.union import unite
 
 if TYPE_CHECKING:
@@ -34,10 +36,10 @@ class AttentionGraph:
         tensor([1, 2, 0])
     """
 
-    # Everything is reached through properties without setters; only the three caches at the end ever change.
+    # Everything is reached through properties without setters; only the caches ever change.
     def __init__(
         self,
-        by_query: Layout,
+        by_query: Layout | KeyRuns,
         num_keys: int,
         *,
         relation: Tensor | None = None,
@@ -46,16 +48,16 @@ class AttentionGraph:
         num_own_edges: int = 0,
     ) -> None:
         """Take tensors as they are, for makers of graphs that guarantee them; :meth:`from_csr` is the checked door."""
-        self._by_query = by_query
-        self._num_queries = by_query.ptr.shape[0] - 1
+        runs = isinstance(by_query, KeyRuns)
+        self._by_query = Side(num_keys, runs=by_query) if runs else Side(num_keys, layout=by_query)
+        self._num_queries = self._by_query.num_rows
         self._num_keys = num_keys
         self._relation = relation
         self._num_relations = num_relations
         self._own_edge = own_edge
         self._num_own_edges = num_own_edges
         self._edge_index: Tensor | None = None
-        self._by_key: Layout | None = None
-        self._tiles: dict[str, Tiles | None] = {}
+        self._by_key: Side | None = None
 
     # ---------------------------------------------------------------- making one
 
@@ -214,7 +216,7 @@ class AttentionGraph:
     @property
     def num_edges(self) -> int:
         """Number of pairs E, duplicates counted."""
-        return self._by_query.index.shape[0]
+        return self._by_query.num_pairs
 
     @property
     def num_relations(self) -> int:
@@ -240,7 +242,7 @@ class AttentionGraph:
         Made when first asked for and kept; like every tensor of a graph it is for reading, so clone before you write.
         """
         if self._edge_index is None:
-            ptr, index, edge_id = self._by_query
+            ptr, index, edge_id = self.by_query
             pairs = torch.stack((index.long(), expand_rows(ptr, index.shape[0])))
             if edge_id is not None:
                 pairs = torch.empty_like(pairs).index_copy_(1, edge_id.long(), pairs)
@@ -264,14 +266,24 @@ class AttentionGraph:
 
     @property
     def by_query(self) -> Layout:
-        """The pairs grouped by query (CSR), keys ascending in a row."""
-        return self._by_query
+        """The pairs grouped by query (CSR), keys ascending in a row; a graph held as runs makes them when asked."""
+        return self._by_query.layout
 
     @property
     def by_key(self) -> Layout:
         """The pairs grouped by key (CSC), queries ascending in a row; made when first asked for."""
+        return self.key_side.layout
+
+    @property
+    def query_side(self) -> Side:
+        """The rows of the queries, as they are held."""
+        return self._by_query
+
+    @property
+    def key_side(self) -> Side:
+        """The rows of the keys; made when first asked for."""
         if self._by_key is None:
-            self._by_key = transpose_layout(self._by_query, self._num_keys)
+            self._by_key = self._by_query.transpose()
         return self._by_key
 
     @property
@@ -281,24 +293,15 @@ class AttentionGraph:
         Made when first asked for and kept. Only a graph on the CPU has them, with the compiled library; torch.compile
         uses those that are there and makes none.
         """
-        return self._tiles_of("by_query")
+        return self._by_query.tiles
 
     @property
     def tiles_by_key(self) -> Tiles | None:
         """Windows of 32 keys with the queries that they share; otherwise as :attr:`tiles_by_query`."""
-        return self._tiles_of("by_key")
-
-    def _tiles_of(self, side: str) -> Tiles | None:
-        if side not in self._tiles:
-            ptr = self._by_query.ptr
-            if torch.compiler.is_compiling() or type(ptr) is not Tensor or ptr.device.type != "cpu":
-                return None
-            sizes = self.size if side == "by_key" else self.size[::-1]
-            self._tiles[side] = make_tiles(getattr(self, side), *sizes)
-        return self._tiles[side]
+        return self.key_side.tiles
 
     def prepare(self) -> AttentionGraph:
-        """Make what is otherwise made when first asked for, :attr:`by_key` and the tiles; returns the graph itself.
+        """Make what a kernel otherwise makes when first called: the keys' side and the tiles. Returns the graph itself.
 
         Layers share both, and both travel with the graph: call it where a batch is collated in a worker process of a
         data loader (a union has them anew, so in the members' transform it helps only graphs that are used alone).
@@ -308,7 +311,7 @@ class AttentionGraph:
             >>> graph.tiles_by_key.segments.tolist()
             [[0, 40, -1]]
         """
-        _ = self.by_key, self.tiles_by_query, self.tiles_by_key
+        _ = self.tiles_by_query, self.tiles_by_key
         return self
 
     # ---------------------------------------------------------------- moving
@@ -338,21 +341,22 @@ class AttentionGraph:
 
     def _map(self, move: Any, *, tiles: bool = True) -> AttentionGraph:
         out = AttentionGraph.__new__(AttentionGraph)
-        state = self.__getstate__()
-        out.__setstate__(_map_tensors(state if tiles else state | {"_tiles": {}}, move))
+        state = _map_tensors(self.__getstate__(), move)
+        for side in (state["_by_query"], state["_by_key"]):
+            if side is not None and not tiles:
+                side["tiles"] = None
+        out.__setstate__(state)
         return out
 
     def __getstate__(self) -> dict[str, Any]:
-        # A NamedTuple is not a plain container to the restricted unpickler, so layouts and tiles travel as tuples.
-        tiles = {side: None if made is None else tuple(made) for side, made in self._tiles.items()}
-        by_key = None if self._by_key is None else tuple(self._by_key)
-        return dict(self.__dict__, _edge_index=None, _by_query=tuple(self._by_query), _by_key=by_key, _tiles=tiles)
+        by_key = None if self._by_key is None else self._by_key.state()
+        return dict(self.__dict__, _edge_index=None, _by_query=self._by_query.state(), _by_key=by_key)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._by_query = Layout(*state["_by_query"])
-        self._by_key = None if state["_by_key"] is None else Layout(*state["_by_key"])
-        self._tiles = {side: None if made is None else Tiles(*made) for side, made in state["_tiles"].items()}
+        self._by_query = Side.from_state(state["_by_query"])
+        by_key = state["_by_key"]
+        self._by_key = None if by_key is None else Side.from_state(by_key, self._by_query)
 
     # ---------------------------------------------------------------- telling
 

@@ -41,8 +41,8 @@ class GraphStats(NamedTuple):
 def stats(graph: AttentionGraph) -> GraphStats:
     """See :meth:`AttentionGraph.stats`."""
     num_queries, num_keys, num_edges = graph.num_queries, graph.num_keys, graph.num_edges
-    by_key = () if graph._by_key is None else graph._by_key
-    served = serve(graph.tiles_by_query, graph.by_query.ptr)
+    by_key = () if graph._by_key is None else graph._by_key.tensors()
+    served = serve(graph.tiles_by_query, graph.query_side.ptr)
     return GraphStats(
         num_queries=num_queries,
         num_keys=num_keys,
@@ -50,10 +50,10 @@ def stats(graph: AttentionGraph) -> GraphStats:
         density=_density(graph),
         num_duplicates=_num_duplicates(graph),
         num_empty_queries=_num_empty(graph),
-        num_unused_keys=num_keys - int(graph.by_query.index.unique().numel()),
+        num_unused_keys=_num_unused(graph),
         mean_degree=num_edges / num_queries if num_queries else 0.0,
         max_degree=int(graph.degree.max()) if num_queries else 0,
-        num_bytes=num_bytes((*graph.by_query, *by_key, graph.relation, graph.own_edge)),
+        num_bytes=num_bytes((*graph.query_side.tensors(), *by_key, graph.relation, graph.own_edge)),
         num_windows=served.num_windows,
         num_tiled_windows=served.num_tiled,
         tile_fill=served.fill,
@@ -67,8 +67,16 @@ def _density(graph: AttentionGraph) -> float:
 
 
 def _num_duplicates(graph: AttentionGraph) -> int:
+    if graph.query_side.runs is not None:
+        return 0
     ptr, index, _ = graph.by_query
     return int(((index[1:] == index[:-1]) & within_rows(ptr, graph.num_edges)).sum())
+
+
+def _num_unused(graph: AttentionGraph) -> int:
+    if graph.query_side.runs is not None:
+        return int((graph.key_side.ptr.diff() == 0).sum())
+    return graph.num_keys - int(graph.by_query.index.unique().numel())
 
 
 def _num_empty(graph: AttentionGraph) -> int:
@@ -104,10 +112,9 @@ def one_line(graph: AttentionGraph) -> str:
 def paragraph(graph: AttentionGraph) -> str:
     """See :meth:`AttentionGraph.explain`."""
     facts = stats(graph)
-    ids = graph.by_query.edge_id
     relations = f"{graph.num_relations} relations" if graph.relation is not None else "no relations"
     own = "no own edges" if graph.own_edge is None else f"{graph.num_own_edges} own edges"
-    tiles = serve(graph.tiles_by_query, graph.by_query.ptr).tell(graph.device)
+    tiles = serve(graph.tiles_by_query, graph.query_side.ptr).tell(graph.device)
     if facts.num_tiled_windows:
         tiles += f"; {facts.num_tile_bytes:,} bytes"
     return "\n".join(
@@ -117,11 +124,18 @@ def paragraph(graph: AttentionGraph) -> str:
             f"degree: mean {facts.mean_degree:.1f}, largest {facts.max_degree}, "
             f"{_count(facts.num_empty_queries, 'empty row')}; {facts.num_unused_keys} keys that nobody attends to",
             f"{_count(facts.num_duplicates, 'duplicate edge')}; {relations}; {own}",
-            f"indices {_dtype(graph.by_query.index)}, ids {_dtype(ids) if ids is not None else 'by position'}; "
-            f"{facts.num_bytes:,} bytes held on {graph.device}",
+            f"{_held(graph)}; {facts.num_bytes:,} bytes held on {graph.device}",
             tiles,
         )
     )
+
+
+def _held(graph: AttentionGraph) -> str:
+    runs = graph.query_side.runs
+    if runs is not None:
+        return f"held as {_count(runs.start.numel(), 'run')} of keys, ids by position"
+    _, index, ids = graph.by_query
+    return f"indices {_dtype(index)}, ids {_dtype(ids) if ids is not None else 'by position'}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -84,6 +84,18 @@ def transpose_layout(layout: Layout, num_others: int) -> Layout:
     return Layout(*_transpose_op(*layout, num_others))
 
 
+def offsets(degree: Tensor) -> Tensor:
+    """Where each row starts, and at the end the total, from the rows' lengths. Takes `[N]`, gives `[N + 1]` int64.
+
+    Example:
+        >>> offsets(torch.tensor([2, 0, 3]))
+        tensor([0, 2, 2, 5])
+    """
+    ptr = torch.zeros(degree.shape[0] + 1, dtype=torch.int64, device=degree.device)
+    torch.cumsum(degree, 0, out=ptr[1:])
+    return ptr
+
+
 def expand_rows(ptr: Tensor, num_edges: int) -> Tensor:
     """The row of each position of a layout. Shape `[E]`, int64.
 

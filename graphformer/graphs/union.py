@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from graphformer._checks import require
-from graphformer.graphs.layout import Layout, index_dtype
+from graphformer.graphs.layout import Layout, index_dtype, offsets
+from graphformer.graphs.runs import KeyRuns
 
 if TYPE_CHECKING:
     from graphformer.graphs.attention_graph import AttentionGraph
@@ -31,6 +32,8 @@ def unite(graphs: Any, kind: type[AttentionGraph]) -> AttentionGraph:
         step = torch.tensor(counts, device=device)
         return torch.cat(parts).long() + torch.repeat_interleave(step.cumsum(0) - step, repeats, output_size=length)
 
+    if all(graph.query_side.runs is not None for graph in graphs):
+        return kind(_unite_runs([graph.query_side.runs for graph in graphs]), sum(keys))  # runs carry nothing else
     ptr = torch.zeros(sum(queries) + 1, dtype=torch.int64, device=device)
     per_query = torch.tensor(queries, device=device)
     ptr[1:] = shifted([graph.by_query.ptr[1:] for graph in graphs], edges, per_query, sum(queries))
@@ -59,6 +62,16 @@ def unite(graphs: Any, kind: type[AttentionGraph]) -> AttentionGraph:
         own_edge=own_edge,
         num_own_edges=sum(own),
     )
+
+
+def _unite_runs(members: list[KeyRuns]) -> KeyRuns:
+    keys = torch.tensor([runs.num_keys for runs in members])
+    counts = torch.tensor([runs.start.numel() for runs in members])
+    device = members[0].ptr.device
+    key_shift = torch.repeat_interleave(keys.cumsum(0) - keys, counts).to(device)
+    degree = torch.cat([runs.ptr.diff() for runs in members])
+    start, stop = (torch.cat([getattr(runs, name) for runs in members]) + key_shift for name in ("start", "stop"))
+    return KeyRuns(offsets(degree), start, stop, int(keys.sum()))
 
 
 def _checked(graphs: Any, kind: type[AttentionGraph]) -> list[AttentionGraph]:

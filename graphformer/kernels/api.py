@@ -13,6 +13,7 @@ from torch import Tensor
 from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
 from graphformer.graphs import AttentionGraph
+from graphformer.graphs.side import Side
 from graphformer.graphs.tiles import serve
 from graphformer.kernels import checks, formula, native, reference
 from graphformer.kernels.ops import attend_op
@@ -126,14 +127,28 @@ def attend(
 
 def rows_of(graph: AttentionGraph, by_key: bool) -> Rows:
     """What a graph hands to a kernel: its rows and tiles by query and, for gradients, by key."""
-    none = (None, None)
+    query, key = graph.query_side, graph.key_side if by_key else None
+    by_query, by_key_side = (_listed(side) for side in (query, key))
     return Rows(
-        *graph.by_query,
+        *by_query,
         graph.relation,
-        *(graph.by_key if by_key else (None, None, None)),
-        *(graph.tiles_by_query or none),
-        *((graph.tiles_by_key if by_key else None) or none),
+        *by_key_side,
+        *(query.tiles or (None, None)),
+        *((key and key.tiles) or (None, None)),
+        *_runs(query),
+        *_runs(key),
     )
+
+
+def _listed(side: Side | None) -> tuple[Tensor | None, ...]:
+    if side is None:
+        return (None, None, None)
+    return (side.ptr, None, None) if side.runs is not None else side.layout
+
+
+def _runs(side: Side | None) -> tuple[Tensor | None, ...]:
+    runs = None if side is None else side.runs
+    return (None, None, None) if runs is None else (runs.ptr, runs.start, runs.stop)
 
 
 def attention_weights(
@@ -224,7 +239,7 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         verdict = f"cannot: {'; '.join(reasons)}" if reasons else "runs"
         line = f"{name}: {verdict}" + (' (chosen by "auto")' if name == chosen else "")
         if name == "native" and not reasons:
-            line += f"; {serve(graph.tiles_by_query, graph.by_query.ptr).tell(graph.device)}"
+            line += f"; {serve(graph.tiles_by_query, graph.query_side.ptr).tell(graph.device)}"
         lines.append(line)
     return "\n".join(lines)
 

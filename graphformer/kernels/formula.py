@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from graphformer._checks import refuse
 from graphformer.kernels.dropout import keep_scale
-from graphformer.kernels.problem import Options, Pairs, Rows, Tensors, all_pairs, chunks
+from graphformer.kernels.problem import Options, Pairs, Rows, Tensors, all_pairs, chunks, count_pairs
 from graphformer.kernels.segments import segment_max, segment_sum
 
 # Elements of the largest temporary of one chunk: on a CPU about 2 MB of float32, which stay in a core's cache; on other
@@ -201,7 +201,7 @@ def _scores(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
 
 
 def _parts(tensors: Tensors, rows: Rows) -> list[tuple[slice, Pairs]]:
-    num_edges = rows.key_index.shape[0]
+    num_edges = count_pairs(rows)
     # Under torch.compile the number of chunks would be a constant of the program; the compiler fuses the gathers.
     if torch.compiler.is_compiling() or num_edges == 0:
         return [(slice(0, num_edges), all_pairs(rows))]
@@ -209,6 +209,6 @@ def _parts(tensors: Tensors, rows: Rows) -> list[tuple[slice, Pairs]]:
 
 
 def _recomputed(function: Callable[..., Tensor], tensors: Tensors, rows: Rows, *arguments: object) -> Tensor:
-    if torch.compiler.is_compiling() or rows.key_index.shape[0] <= chunk_edges(tensors):
+    if torch.compiler.is_compiling() or count_pairs(rows) <= chunk_edges(tensors):
         return function(*arguments)
     return checkpoint(function, *arguments, use_reentrant=False)

@@ -43,6 +43,8 @@ class _Problem(ctypes.Structure):
             for name in (
                 *("query_ptr", "key_ptr", "key_index", "query_index", "edge_id", "key_edge_id", "relation"),
                 *("query_tile_ptr", "key_tile_ptr", "query_tiles", "key_tiles"),
+                *("query_run_ptr", "query_run_start", "query_run_stop"),
+                *("key_run_ptr", "key_run_start", "key_run_stop"),
                 *("query", "key", "value", "grad_out"),
                 *("weight", "bias", "relation_bias", "relation_key", "relation_value"),
                 *("edge_attr", "edge_query", "edge_key", "edge_grad"),
@@ -53,6 +55,13 @@ class _Problem(ctypes.Structure):
         ],
     ]
 
+
+# What a problem takes from `Rows` as it is.
+_ROWS = (
+    *("query_ptr", "key_ptr", "key_index", "query_index", "edge_id", "key_edge_id"),
+    *("query_tile_ptr", "key_tile_ptr", "query_tiles", "key_tiles"),
+    *("query_run_ptr", "query_run_start", "query_run_stop", "key_run_ptr", "key_run_start", "key_run_stop"),
+)
 
 # The compiled library; None where it was not built, or was from another version of this file.
 LIBRARY = _library.LIBRARY
@@ -228,7 +237,7 @@ class _Call:
         self.kept: list[Tensor] = []
         self.problem = problem = _Problem()
         problem.num_queries, problem.heads, problem.width = query.shape
-        problem.num_keys, problem.num_edges = tensors.key.shape[0], rows.key_index.shape[0]
+        problem.num_keys, problem.num_edges = tensors.key.shape[0], int(rows.ptr[-1])
         problem.value_width = value.shape[2]
         problem.num_chunks = _num_chunks(problem.num_queries, problem.num_keys, problem.num_edges, most_chunks)
         problem.input_type = _INPUT_TYPES[query.dtype]
@@ -259,21 +268,11 @@ class _Call:
 
     def _set_rows(self, rows: Rows) -> None:
         problem = self.problem
-        problem.wide_index = int(rows.key_index.dtype == torch.int64)
+        problem.wide_index = int(rows.key_index is not None and rows.key_index.dtype == torch.int64)
         ids = rows.edge_id if rows.edge_id is not None else rows.key_edge_id
         problem.wide_id = int(ids is not None and ids.dtype == torch.int64)
-        for name, tensor in (
-            ("query_ptr", rows.ptr),
-            ("key_index", rows.key_index),
-            ("edge_id", rows.edge_id),
-            ("key_ptr", rows.key_ptr),
-            ("query_index", rows.query_index),
-            ("key_edge_id", rows.key_edge_id),
-            ("query_tile_ptr", rows.query_tile_ptr),
-            ("key_tile_ptr", rows.key_tile_ptr),
-            ("query_tiles", rows.query_tiles),
-            ("key_tiles", rows.key_tiles),
-        ):
+        for name in _ROWS:
+            tensor = getattr(rows, {"query_ptr": "ptr"}.get(name, name))
             if tensor is not None:
                 self.set(name, tensor)
 

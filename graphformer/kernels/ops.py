@@ -34,7 +34,7 @@ def attend_op(
     edge_key: Tensor | None,
     edge_value: Tensor | None,
     query_ptr: Tensor,
-    key_index: Tensor,
+    key_index: Tensor | None,
     edge_id: Tensor | None,
     relation: Tensor | None,
     key_ptr: Tensor | None,
@@ -44,6 +44,12 @@ def attend_op(
     query_tiles: Tensor | None,
     key_tile_ptr: Tensor | None,
     key_tiles: Tensor | None,
+    query_run_ptr: Tensor | None,
+    query_run_start: Tensor | None,
+    query_run_stop: Tensor | None,
+    key_run_ptr: Tensor | None,
+    key_run_start: Tensor | None,
+    key_run_stop: Tensor | None,
     seed: Tensor | None,
     score: str,
     negative_slope: float,
@@ -59,6 +65,7 @@ def attend_op(
     rows = Rows(
         *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
         *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
+        *(query_run_ptr, query_run_start, query_run_stop, key_run_ptr, key_run_start, key_run_stop),
     )
     options = Options(score, negative_slope, normalizer, scale, dropout, seed)
     with torch.autocast(query.device.type, enabled=False):
@@ -93,7 +100,7 @@ def attend_backward_op(
     edge_key: Tensor | None,
     edge_value: Tensor | None,
     query_ptr: Tensor,
-    key_index: Tensor,
+    key_index: Tensor | None,
     edge_id: Tensor | None,
     relation: Tensor | None,
     key_ptr: Tensor | None,
@@ -103,6 +110,12 @@ def attend_backward_op(
     query_tiles: Tensor | None,
     key_tile_ptr: Tensor | None,
     key_tiles: Tensor | None,
+    query_run_ptr: Tensor | None,
+    query_run_start: Tensor | None,
+    query_run_stop: Tensor | None,
+    key_run_ptr: Tensor | None,
+    key_run_start: Tensor | None,
+    key_run_stop: Tensor | None,
     seed: Tensor | None,
     score: str,
     negative_slope: float,
@@ -119,6 +132,7 @@ def attend_backward_op(
     rows = Rows(
         *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
         *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
+        *(query_run_ptr, query_run_start, query_run_stop, key_run_ptr, key_run_start, key_run_stop),
     )
     options = Options(score, negative_slope, normalizer, scale, dropout, seed)
     with torch.autocast(query.device.type, enabled=False):
@@ -167,13 +181,14 @@ def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any
         grad_out, *by_field = variables
         *rows, seed = saved[_NUM_TENSORS:]
         options = Options(score, slope, normalizer, scale, dropout, seed)
-        out = formula.attend(Tensors(*by_field), Rows(*rows), options)  # type: ignore[arg-type]
+        listed = Rows(*rows).listed(by_field[1].shape[0])  # type: ignore[arg-type,union-attr]
+        out = formula.attend(Tensors(*by_field), listed, options)  # type: ignore[arg-type]
         asked = [v for v, need in zip(by_field, ctx.needs, strict=True) if v is not None and need]
         grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
-        known = [(g, gg) for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad and gg is not None]
+        pairs = [(g, gg) for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad and gg is not None]
         wanted = [v for v in variables if v is not None]
         second = torch.autograd.grad(
-            [g for g, _ in known], wanted, [gg for _, gg in known], create_graph=keep_graph, allow_unused=True
+            [g for g, _ in pairs], wanted, [gg for _, gg in pairs], create_graph=keep_graph, allow_unused=True
         )
     found = iter(second)
     first, *rest = [None if v is None else next(found) for v in variables]

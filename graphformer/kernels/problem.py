@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphformer.graphs.layout import expand_rows
+from graphformer.graphs.runs import KeyRuns
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,10 +87,13 @@ class Case(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The pairs grouped by query, and by key where gradients are asked for, as a kernel sees them."""
+    """The pairs grouped by query, and by key where gradients are asked for, as a kernel sees them.
+
+    They are listed one by one, or held as runs.
+    """
 
     ptr: Tensor  # [N + 1] int64
-    key_index: Tensor  # [E] int32 or int64
+    key_index: Tensor | None  # [E] int32 or int64
     edge_id: Tensor | None  # [E] int32 or int64; None where the id is the position
     relation: Tensor | None  # [E] int32 or int64, by edge id
     key_ptr: Tensor | None = None  # [M + 1] int64
@@ -100,6 +104,20 @@ class Rows(NamedTuple):
     query_tiles: Tensor | None = None
     key_tile_ptr: Tensor | None = None
     key_tiles: Tensor | None = None
+    # rows [start, stop) of consecutive nodes at the other end, as in graphs/runs.py; ids are the positions by query
+    query_run_ptr: Tensor | None = None  # [N + 1] int64
+    query_run_start: Tensor | None = None  # [runs] int64
+    query_run_stop: Tensor | None = None
+    key_run_ptr: Tensor | None = None  # [M + 1] int64
+    key_run_start: Tensor | None = None
+    key_run_stop: Tensor | None = None
+
+    def listed(self, num_keys: int) -> Rows:
+        """The same rows by query with every pair listed."""
+        if self.key_index is not None:
+            return self
+        runs = KeyRuns(self.query_run_ptr, self.query_run_start, self.query_run_stop, num_keys)  # type: ignore[arg-type]
+        return Rows(self.ptr, runs.keys(), None, self.relation)
 
 
 class Options(NamedTuple):
@@ -122,15 +140,21 @@ class Pairs(NamedTuple):
     relation: Tensor | None
 
 
+def count_pairs(rows: Rows) -> int:
+    """Number of pairs of rows that list them."""
+    assert rows.key_index is not None
+    return rows.key_index.shape[0]
+
+
 def all_pairs(rows: Rows) -> Pairs:
     """Every pair of the graph."""
-    num_edges = rows.key_index.shape[0]
+    num_edges = count_pairs(rows)
     return _pairs(rows, expand_rows(rows.ptr, num_edges), 0, num_edges)
 
 
 def chunks(rows: Rows, chunk_edges: int) -> Iterator[tuple[slice, Pairs]]:
     """The pairs in chunks of at most `chunk_edges`, each with its positions; a row may straddle chunks."""
-    num_edges = rows.key_index.shape[0]
+    num_edges = count_pairs(rows)
     query_index = expand_rows(rows.ptr, num_edges)
     for start in range(0, num_edges, chunk_edges):
         stop = min(start + chunk_edges, num_edges)
@@ -142,4 +166,5 @@ def _pairs(rows: Rows, query_index: Tensor, start: int, stop: int) -> Pairs:
         torch.arange(start, stop, device=rows.ptr.device) if rows.edge_id is None else rows.edge_id[start:stop].long()
     )
     relation = None if rows.relation is None else rows.relation.index_select(0, edge_id).long()
+    assert rows.key_index is not None
     return Pairs(query_index, rows.key_index[start:stop].long(), edge_id, relation)

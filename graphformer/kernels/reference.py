@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphformer.kernels import formula
 from graphformer.kernels.dropout import keep_scale
-from graphformer.kernels.problem import Case, Options, Pairs, Rows, Tensors, all_pairs, chunks
+from graphformer.kernels.problem import Case, Options, Pairs, Rows, Tensors, all_pairs, chunks, count_pairs
 from graphformer.kernels.segments import add_rows, segment_sum
 
 
@@ -102,7 +102,7 @@ def backward(
 
 def _all_scores(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
     """Scores [E, H] in row order, and the query of each pair."""
-    num_edges, num_heads = rows.key_index.shape[0], tensors.query.shape[1]
+    num_edges, num_heads = count_pairs(rows), tensors.query.shape[1]
     score = torch.empty(num_edges, num_heads, dtype=tensors.compute_dtype, device=tensors.query.device)
     for where, pairs in chunks(rows, formula.chunk_edges(tensors)):
         score[where] = formula.pair_scores(tensors, pairs, options)

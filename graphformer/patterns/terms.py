@@ -9,10 +9,13 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from graphformer.graphs import AttentionGraph, Layout
-from graphformer.graphs.layout import index_dtype
+from graphformer.graphs import AttentionGraph
+from graphformer.graphs.layout import index_dtype, make_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
+
+# A run costs as much memory as this many pairs in a list.
+_RUN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,32 +112,36 @@ def join(first: list[Term], second: list[Term], sets: NodeSets) -> list[Term]:
 
 
 def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> AttentionGraph:
-    """The pairs of all terms, enumerated: by query, keys ascending, equal pairs in the order of the terms."""
+    """The graph of all terms, ordered by query, keys ascending, equal pairs in the order of the terms.
+
+    Runs alone stay runs where they are few; otherwise the pairs are enumerated.
+    """
     num_queries, num_keys = sets.num_queries, sets.num_keys
-    own_edge = relation = None
-    if len(terms) == 1 and isinstance(terms[0], RunTerm):
-        degree, key, order = terms[0].runs.degree, terms[0].runs.keys(), None
-    else:
-        queries, keys = zip(*(term.pairs() for term in terms), strict=True)
-        query, key = torch.cat(queries), torch.cat(keys)
-        order = torch.argsort(query * num_keys + key, stable=True)
-        degree, key = torch.bincount(query, minlength=num_queries), key[order]
+    runs = terms[0].runs if len(terms) == 1 and isinstance(terms[0], RunTerm) else None
+    if runs is not None and not num_relations and runs.start.numel() * _RUN <= runs.num_pairs:
+        return AttentionGraph(runs, num_keys)
+    queries, keys = zip(*(term.pairs() for term in terms), strict=True)
+    layout = make_layout(torch.cat(queries), torch.cat(keys), num_queries, num_keys)
+    order, own_edge, relation = layout.edge_id, None, None
     if any(isinstance(term, PairTerm) for term in terms):
-        own_edge = torch.cat([_own_edge(term, key.device) for term in terms])[order]
+        own_edge = _ordered([_own_edge(term, sets.device) for term in terms], order)
     if num_relations:
         dtype = index_dtype(num_relations)
-        parts = [torch.full((term.num_pairs,), term.relation, dtype=dtype, device=key.device) for term in terms]  # type: ignore[arg-type]
-        relation = parts[0] if order is None else torch.cat(parts)[order]
-    ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=key.device)
-    torch.cumsum(degree, 0, out=ptr[1:])
+        labels = [torch.full((term.num_pairs,), term.relation, dtype=dtype, device=sets.device) for term in terms]  # type: ignore[arg-type]
+        relation = _ordered(labels, order)
     return AttentionGraph(
-        Layout(ptr, key.to(index_dtype(max(num_queries, num_keys))), None),
+        layout._replace(edge_id=None),
         num_keys,
         relation=relation,
         num_relations=num_relations,
         own_edge=own_edge,
         num_own_edges=0 if own_edge is None else sets.edge_index.shape[1],
     )
+
+
+def _ordered(parts: list[Tensor], order: Tensor | None) -> Tensor:
+    labels = torch.cat(parts)
+    return labels if order is None else labels[order.long()]
 
 
 def _own_edge(term: Term, device: torch.device) -> Tensor:

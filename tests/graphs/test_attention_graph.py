@@ -17,7 +17,7 @@ from torch_geometric import EdgeIndex
 import graphformer as gf
 from graphformer import AttentionGraph
 from graphformer._library import LIBRARY
-from graphformer.graphs import attention_graph
+from graphformer.graphs import side
 from graphformer.graphs.layout import index_dtype
 from graphformer.graphs.united import UnitedGraphs
 from graphformer.testing import DEGENERATE_GRAPHS, random_graph
@@ -133,9 +133,9 @@ def test_copies() -> None:
 def test_what_was_prepared_travels() -> None:
     graph = AttentionGraph.from_dense(torch.ones(35, 33).bool())
     for empty in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
-        assert (empty._by_key, empty._tiles) == (None, {})
+        assert (empty._by_key, empty._by_query._tiles) == (None, None)
     assert graph.prepare() is graph
-    assert graph._tiles.keys() == {"by_query", "by_key"}
+    assert None not in (graph.query_side._tiles, graph.key_side._tiles)
     file = io.BytesIO()
     torch.save(graph, file)
     file.seek(0)
@@ -143,22 +143,23 @@ def test_what_was_prepared_travels() -> None:
     for again in (loaded, copy.deepcopy(graph), pickle.loads(pickle.dumps(graph)), graph.share_memory_()):
         assert again == graph
         for mine, other in (
-            (graph.by_key, again._by_key),
-            *((made, again._tiles[k]) for k, made in graph._tiles.items()),
+            (graph.by_key, again._by_key.layout),
+            (graph.tiles_by_query, again._by_query._tiles[0]),
+            (graph.tiles_by_key, again._by_key._tiles[0]),
         ):
             assert type(other) is type(mine)
             assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
     moved = graph.to("meta")
     assert moved._by_key.ptr.device.type == "meta"
-    assert moved._tiles == {}
+    assert moved._by_query._tiles is None
     assert moved.tiles_by_query is None
 
 
 @pytest.mark.skipif(LIBRARY is None, reason="the library is not built")
 def test_tiles_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    original = attention_graph.make_tiles
-    monkeypatch.setattr(attention_graph, "make_tiles", lambda *args: made.append(args) or original(*args))
+    original = side.make_tiles
+    monkeypatch.setattr(side, "make_tiles", lambda *args: made.append(args) or original(*args))
     for size, some in (((40, 36), True), ((3, 36), False)):  # three keys are too few to fill a window of 36 keys
         mask = torch.ones(size[1], size[0]).bool() if some else torch.eye(size[1], size[0]).bool()
         graph = AttentionGraph.from_dense(mask)
@@ -200,7 +201,7 @@ def test_tiles_are_not_made_while_a_program_is_traced() -> None:
     graph = AttentionGraph.from_dense(torch.ones(35, 33).bool())
     compiled = torch.compile(count, backend="eager", fullgraph=True)
     assert compiled(graph).tolist() == [34] * 35
-    assert graph._tiles == {}
+    assert graph._by_query._tiles is None
 
 
 @pytest.mark.parametrize("ids", [[2, 0, 1, 1], [0, 2, 1, 1]])

@@ -23,6 +23,9 @@ struct Problem {
     // windows of 32 rows served by tiles, by query and by key: see graphs/tiles.py; null where there are none
     const int64_t *query_tile_ptr, *key_tile_ptr;
     const int32_t *query_tiles, *key_tiles;
+    // or, instead of the indices: rows as runs [start, stop) of the other end, the ids the positions by query
+    const int64_t *query_run_ptr, *query_run_start, *query_run_stop;
+    const int64_t *key_run_ptr, *key_run_start, *key_run_stop;
 
     const void *query, *key, *value, *grad_out;  // [N, H, D], [M, H, D], [M, H, V], [N, H, V] in the input type
     // real, by edge id where they are by edge

@@ -49,6 +49,7 @@ struct Block {
     int first[kBlock + 1];  // the pairs of row r of the block are first[r] .. first[r + 1]
     bool has_removed = false;
     const T *query[kBlock], *key[kBlock], *value[kBlock], *grad[kBlock];
+    int64_t other[kBlock];               // the node at the other end
     int64_t node[kBlock], edge[kBlock];  // the query and the edge id
     // [kBlock, padded heads]; weight is alpha, scale that of dropout, upstream d alpha, step d score
     Array<T> score, weight, scale, upstream, step, statistic, delta;
@@ -65,6 +66,7 @@ struct Block {
 template <class T>
 struct Rows {
     const Problem &p;
+    const RowsOf side;
     const int H, D, V, F;
     const int P, S;  // padded heads, and the numbers of one step over them
     const bool removes, has_key_extras, builds;
@@ -73,8 +75,14 @@ struct Rows {
     const T *const additive_weight;  // [H, D]
     static constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
-    explicit Rows(const Problem &problem)
+    // Where a walk over the runs of a long row goes on.
+    struct {
+        int64_t position = -1, run = 0, done = 0;
+    } walk;
+
+    Rows(const Problem &problem, const RowsOf &side)
         : p(problem),
+          side(side),
           H(problem.heads),
           D(problem.width),
           V(problem.value_width),
@@ -108,13 +116,31 @@ struct Rows {
     // ---------------------------------------------------------------- rows of the block
 
     // Takes up the pairs of a range from `start` on, as many as a block holds.
-    void open(const int64_t *ptr, const Range &range, int64_t start) {
+    void open(const Range &range, int64_t start) {
         b.count = int(std::min<int64_t>(kBlock, range.end - start));
         b.first_row = range.row;
         b.rows = int(range.rows);
         b.first[0] = 0;
-        for (int r = 1; r < b.rows; r++) b.first[r] = int(ptr[range.row + r] - range.begin);
+        for (int r = 1; r < b.rows; r++) b.first[r] = int(side.ptr[range.row + r] - range.begin);
         b.first[b.rows] = b.count;
+        if (side.run_ptr) each_row([&](int r, int from, int to) { follow_runs(b.first_row + r, start + from, from, to); });
+        else
+            for (int t = 0; t < b.count; t++) b.other[t] = at(side.index, side.is_wide, start + t);
+    }
+
+    // The other ends of the pairs from .. to, which a row has from `position` on.
+    void follow_runs(int64_t row, int64_t position, int from, int to) {
+        if (walk.position != position) {
+            walk.run = side.run_ptr[row];
+            walk.done = position - side.ptr[row];
+        }
+        for (int t = from; t < to; walk.run++) {
+            const int64_t start = side.run_start[walk.run], length = side.run_stop[walk.run] - start;
+            while (walk.done < length && t < to) b.other[t++] = start + walk.done++;
+            if (walk.done < length) break;
+            walk.done -= length;
+        }
+        walk.position = position + to - from;
     }
 
     // The rows that the block's pairs have in common.
@@ -129,11 +155,11 @@ struct Rows {
         each_row([&](int r, int from, int to) { std::fill(b.node + from, b.node + to, b.first_row + r); });
     }
 
-    void gather(const void *base, const void *index, int64_t start, int length, T *built, const T **rows) const {
+    // The rows of the other ends. Runs need no asking: their rows lie side by side.
+    void gather(const void *base, int64_t start, int length, T *built, const T **rows) const {
         for (int t = 0; t < b.count; t++) {
-            prefetch_row(base, p.input_type, index, p.wide_index, start + t + kAhead, p.num_edges, length);
-            const int64_t row = at(index, p.wide_index, start + t);
-            rows[t] = read_row<T>(base, p.input_type, row, length, builds ? built + t * length : nullptr);
+            if (side.index) prefetch_row(base, p.input_type, side.index, side.is_wide, start + t + kAhead, p.num_edges, length);
+            rows[t] = read_row<T>(base, p.input_type, b.other[t], length, builds ? built + t * length : nullptr);
         }
     }
 

@@ -21,7 +21,7 @@ struct QueryRows : Rows<T> {
     Array<T> inner;
 
     explicit QueryRows(const Problem &problem)
-        : Base(problem),
+        : Base(problem, by_query(problem)),
           wants_values(p.edge_sum || p.grad_relation_value || (p.grad_edge_attr && p.edge_grad)),
           wants_pairs(wants_values || p.grad_bias || p.grad_relation_bias || p.grad_relation_key || p.grad_edge_attr ||
                       p.grad_edge_query || p.grad_edge_key),
@@ -34,13 +34,13 @@ struct QueryRows : Rows<T> {
 
     // alpha and d alpha of a block of pairs
     void load_block(const Range &range, int64_t start) {
-        this->open(p.query_ptr, range, start);
+        this->open(range, start);
         this->set_own(p.query, H * D, own_query, b.query);
         this->set_own(p.grad_out, H * V, own_grad, b.grad);
         this->set_own_nodes();
         this->set_edges(p.edge_id, start);
-        this->gather(p.key, p.key_index, start, H * D, b.built_key, b.key);
-        this->gather(p.value, p.key_index, start, H * V, b.built_value, b.value);
+        this->gather(p.key, start, H * D, b.built_key, b.key);
+        this->gather(p.value, start, H * V, b.built_value, b.value);
         this->add_key_extras();
         this->add_value_extras();
         this->block_scores();
@@ -184,7 +184,7 @@ struct KeyRows : Rows<T> {
     Array<T> own_key, own_value;  // [rows of a block, H, D or V], where they are converted
 
     explicit KeyRows(const Problem &problem)
-        : Base(problem), own_key(this->builds ? kBlock * H * D : 0), own_value(this->builds ? kBlock * H * V : 0) {}
+        : Base(problem, by_key(problem)), own_key(this->builds ? kBlock * H * D : 0), own_value(this->builds ? kBlock * H * V : 0) {}
 
     // grad_key(j) and grad_value(j): where the gradients of key j go, or null
     template <class GradKey, class GradValue>
@@ -216,6 +216,13 @@ struct KeyRows : Rows<T> {
         }
     }
 
+    void set_edges_of_runs() {
+        if (!(p.bias || p.relation || p.edge_attr || p.has_dropout)) return;
+        this->each_row([&](int r, int from, int to) {
+            for (int t = from; t < to; t++) b.edge[t] = edge_of_runs(p, b.other[t], b.first_row + r);
+        });
+    }
+
     // Statistic and delta of each pair's query.
     void read_records() {
         const T *records = real(p.delta);
@@ -240,18 +247,18 @@ struct KeyRows : Rows<T> {
 
     // alpha of a block of pairs
     void load_block(const Range &range, int64_t start) {
-        this->open(p.key_ptr, range, start);
+        this->open(range, start);
         this->set_own(p.key, H * D, own_key, b.key);
         this->set_own(p.value, H * V, own_value, b.value);
-        for (int t = 0; t < b.count; t++) {
+        std::copy(b.other, b.other + b.count, b.node);
+        for (int t = 0; this->side.index && t < b.count; t++)
             prefetch_row(p.delta, sizeof(T) == 8 ? kFloat64 : kFloat32, p.query_index, p.wide_index, start + t + kAhead,
                          p.num_edges, 2 * H);
-            b.node[t] = at(p.query_index, p.wide_index, start + t);
-        }
         read_records();
-        this->set_edges(p.key_edge_id, start);
-        this->gather(p.query, p.query_index, start, H * D, b.built_query, b.query);
-        this->gather(p.grad_out, p.query_index, start, H * V, b.built_grad, b.grad);
+        if (p.key_run_ptr) set_edges_of_runs();
+        else this->set_edges(p.key_edge_id, start);
+        this->gather(p.query, start, H * D, b.built_query, b.query);
+        this->gather(p.grad_out, start, H * V, b.built_grad, b.grad);
         this->add_key_extras();
         this->add_value_extras();
         this->block_scores();

@@ -22,7 +22,7 @@ struct ForwardRows : Rows<T> {
     T *largest, *total, *shrink;  // [S], every pair of a step by itself
 
     explicit ForwardRows(const Problem &problem)
-        : Base(problem), own(problem.input_type >= kBFloat16 ? kBlock * H * D : 0), row(3 * S), largest(row),
+        : Base(problem, by_query(problem)), own(problem.input_type >= kBFloat16 ? kBlock * H * D : 0), row(3 * S), largest(row),
           total(row + S), shrink(row + 2 * S) {}
 
     struct Larger {  // NaN stays
@@ -38,17 +38,17 @@ struct ForwardRows : Rows<T> {
 
     // Pairs with their scores.
     void load_block(const Range &range, int64_t start) {
-        this->open(p.query_ptr, range, start);
+        this->open(range, start);
         this->set_own(p.query, H * D, own, b.query);
         this->set_own_nodes();
         this->set_edges(p.edge_id, start);
-        this->gather(p.key, p.key_index, start, H * D, b.built_key, b.key);
+        this->gather(p.key, start, H * D, b.built_key, b.key);
         this->add_key_extras();
         this->block_scores();
     }
 
     void load_values(int64_t start) {
-        this->gather(p.value, p.key_index, start, H * V, b.built_value, b.value);
+        this->gather(p.value, start, H * V, b.built_value, b.value);
         this->add_value_extras();
     }
 

@@ -14,16 +14,33 @@ constexpr int kBlock = 64;            // pairs that are worked on at once: of on
 
 constexpr int kWindow = 32;  // rows in a window of tiles: see graphs/tiles.py
 
-// The rows of one side: their offsets, and which windows are left to the tile loops.
+// The rows of one side: their offsets, which windows are left to the tile loops, and the other ends of their pairs, one
+// by one or in runs.
 struct RowsOf {
     const int64_t *ptr = nullptr, *tile_ptr = nullptr;
     int64_t count = 0;
+    const void *index = nullptr;
+    bool is_wide = false;
+    const int64_t *run_ptr = nullptr, *run_start = nullptr, *run_stop = nullptr;
 
     bool is_tiled(int64_t row) const { return tile_ptr && tile_ptr[row / kWindow] < tile_ptr[row / kWindow + 1]; }
 };
 
-inline RowsOf by_query(const Problem &p) { return {p.query_ptr, p.query_tile_ptr, p.num_queries}; }
-inline RowsOf by_key(const Problem &p) { return {p.key_ptr, p.key_tile_ptr, p.num_keys}; }
+inline RowsOf by_query(const Problem &p) {
+    return {p.query_ptr, p.query_tile_ptr, p.num_queries, p.key_index, bool(p.wide_index), p.query_run_ptr,
+            p.query_run_start, p.query_run_stop};
+}
+inline RowsOf by_key(const Problem &p) {
+    return {p.key_ptr, p.key_tile_ptr, p.num_keys, p.query_index, bool(p.wide_index), p.key_run_ptr, p.key_run_start,
+            p.key_run_stop};
+}
+
+// The id of a pair that the runs by query hold: its position there.
+inline int64_t edge_of_runs(const Problem &p, int64_t query, int64_t key) {
+    int64_t id = p.query_ptr[query], run = p.query_run_ptr[query];
+    for (; key >= p.query_run_stop[run]; run++) id += p.query_run_stop[run] - p.query_run_start[run];
+    return id + key - p.query_run_start[run];
+}
 
 // The positions begin .. end: part `part` of `parts` of a row, or several rows that fit into one block.
 struct Range {

@@ -182,7 +182,9 @@ struct Window {
                 out[l] = bit ? position[l] : 0;
                 position[l] += bit;
             }
-            if (ids && p.wide_id)
+            if (!kByQuery && p.key_run_ptr)
+                for_bits(mask[t], [&](int l) { out[l] = edge_of_runs(p, other[t], first_row + l); });
+            else if (ids && p.wide_id)
                 for (int l = 0; l < kWindow; l++) out[l] = static_cast<const int64_t *>(ids)[out[l]];
             else if (ids)
                 for (int l = 0; l < kWindow; l++) out[l] = static_cast<const int32_t *>(ids)[out[l]];

@@ -1,0 +1,119 @@
+"""One side of an attention graph: its pairs grouped by query, or by key, as far as somebody asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphformer.graphs.layout import Layout, index_dtype, offsets, transpose_layout
+from graphformer.graphs.runs import KeyRuns
+from graphformer.graphs.tiles import Tiles, make_tiles, make_tiles_of_runs
+
+
+class Side:
+    """Rows of pairs, held as a layout, or as runs of the other end where these are far fewer than the pairs.
+
+    A side of runs enumerates its pairs when :attr:`layout` is asked for, and not before: the `native` backend walks the
+    runs. Edge ids are then the positions by query. Tiles and layout are made once and kept.
+
+    Args:
+        num_others: Number of nodes at the other end.
+        layout: The pairs; or
+        runs: the pairs, each once.
+        by_query: Where this side is by key and given as runs: the other side, whose positions are the edge ids.
+    """
+
+    def __init__(
+        self,
+        num_others: int,
+        *,
+        layout: Layout | None = None,
+        runs: KeyRuns | None = None,
+        by_query: Side | None = None,
+    ) -> None:
+        self.num_others = num_others
+        self.runs = runs
+        self._by_query = by_query
+        self._layout = layout
+        self._ptr = None if runs is None else offsets(runs.degree)
+        self._tiles: tuple[Tiles | None] | None = None  # in a tuple, once made
+
+    @property
+    def ptr(self) -> Tensor:
+        """Offsets of the rows' pairs. Shape `[num_rows + 1]`, int64."""
+        return self.layout.ptr if self._ptr is None else self._ptr
+
+    @property
+    def num_rows(self) -> int:
+        """Number of nodes on this side."""
+        return self.ptr.shape[0] - 1
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs, copies counted."""
+        return self.layout.index.shape[0] if self.runs is None else self.runs.num_pairs
+
+    @property
+    def layout(self) -> Layout:
+        """The pairs, enumerated."""
+        if self._layout is None:
+            assert self.runs is not None and self._ptr is not None
+            if self._by_query is not None:
+                self._layout = transpose_layout(self._by_query.layout, self.num_rows)
+                return self._layout
+            dtype = index_dtype(max(self.num_rows, self.num_others))
+            self._layout = Layout(self._ptr, self.runs.keys().to(dtype), None)
+        return self._layout
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """Windows of 32 rows with what they share; None where no window shares enough, or off the CPU.
+
+        torch.compile uses those that are there and makes none.
+        """
+        if self._tiles is None:
+            if torch.compiler.is_compiling() or type(self.ptr) is not Tensor or self.ptr.device.type != "cpu":
+                return None
+            if self.runs is not None:
+                made = make_tiles_of_runs(self.runs)
+            else:
+                made = make_tiles(self.layout, self.num_rows, self.num_others)
+            self._tiles = (made,)
+        return self._tiles[0]
+
+    def transpose(self) -> Side:
+        """The other side of the same graph, this one being by query."""
+        if self.runs is not None:
+            return Side(self.num_rows, runs=self.runs.transpose(), by_query=self)
+        return Side(self.num_rows, layout=transpose_layout(self.layout, self.num_others))
+
+    def tensors(self) -> Iterable[Tensor | None]:
+        """What is held beside tiles."""
+        runs = () if self.runs is None else (self._ptr, self.runs.ptr, self.runs.start, self.runs.stop)
+        return (*runs, *(self._layout or ()))
+
+    def state(self) -> dict[str, Any]:
+        """Plain containers of tensors, as the restricted unpickler reads them; a layout that runs can give is left."""
+        runs = self.runs
+        return {
+            "num_others": self.num_others,
+            "runs": None if runs is None else (runs.ptr, runs.start, runs.stop),
+            "layout": None if runs is not None else tuple(self.layout),
+            "ptr": self._ptr,
+            "tiles": None if self._tiles is None else tuple(None if t is None else tuple(t) for t in self._tiles),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], by_query: Side | None = None) -> Side:
+        """The side that :meth:`state` describes."""
+        out = cls.__new__(cls)
+        out._by_query = None if state["runs"] is None else by_query
+        out.num_others, out._ptr = state["num_others"], state["ptr"]
+        out.runs = None if state["runs"] is None else KeyRuns(*state["runs"], state["num_others"])
+        out._layout = None if state["layout"] is None else Layout(*state["layout"])
+        tiles = state["tiles"]
+        out._tiles = None if tiles is None else (None if tiles[0] is None else Tiles(*tiles[0]),)
+        return out
