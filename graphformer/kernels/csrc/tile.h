@@ -22,6 +22,7 @@ struct Tile : Window<T, kByQuery> {
     Aligned<T> relation_bias;                      // [R], of this head
     T statistic[kWindow], delta[kWindow];
     T entry_statistic[kEntries], entry_delta[kEntries];
+    T scales[kWindow];  // of sum_a
 
     Tile(const Problem &problem, const Poisoned &poisoned, bool heads_together)
         : Base(problem, poisoned, heads_together),
@@ -33,6 +34,7 @@ struct Tile : Window<T, kByQuery> {
         if (kByQuery && p.relation_key && p.score == kDot) relation_score.resize(int64_t(R) * kWindow);
         if (kByQuery && p.relation_value) relation_upstream.resize(int64_t(R) * kWindow);
         if (p.relation_bias) relation_bias.resize(R);
+        std::fill(scales, scales + kWindow, p.score == kDot ? T(p.scale) : T(1));
     }
 
     void begin(int64_t window, int head, bool reads_second) {
@@ -287,6 +289,18 @@ struct Tile : Window<T, kByQuery> {
         if (every_mask != kAllLanes) blend(upstream.data(), T(0));
     }
 
+    // g is the gradient of a pair's bias, and summed that of its relation's.
+    void spread_bias(int64_t chunk) {
+        for (int t = 0; t < n; t++) {
+            const T *g = upstream.data() + t * kWindow;  // zero off the mask
+            if (p.grad_bias)
+                for_bits(mask[t], [&](int l) { real(p.grad_bias)[id[t * kWindow + l] * H + h] = g[l]; });
+            if (!p.grad_relation_bias) continue;
+            T *table = real(p.grad_relation_bias) + chunk * R * H + h;
+            for (int l = 0; l < kWindow; l++) table[int64_t(relation[t * kWindow + l]) * H] += g[l];
+        }
+    }
+
     // The gradient of q + k of an entry and every lane, into pair_lanes; and of the score's weight.
     const T *additive_step(int t, T *grad_weight) {
         additive_inner(t);
@@ -307,14 +321,9 @@ struct Tile : Window<T, kByQuery> {
         return pair_lanes.data();
     }
 
-    // sum_a += the step of each pair through its score: g * scale * entry, or the additive step
+    // sum_a += the step of each pair through its score: g * entry (the scale follows at the end), or the additive step
     void spread_scores() {
-        if (p.score == kDot) {
-            T *g = kept.data();
-            for (int c = 0; c < n * kWindow; c++) g[c] = upstream.data()[c] * T(p.scale);
-            spread(entries_a, this->first_base(), D, g, sum_a.data());
-            return;
-        }
+        if (p.score == kDot) return spread(entries_a, this->first_base(), D, upstream.data(), sum_a.data());
         for (int t = 0; t < n; t++) {
             const T *step = additive_step(t, nullptr);
             for (int c = 0; c < D * kWindow; c++) sum_a.data()[c] += step[c];

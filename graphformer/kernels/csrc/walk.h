@@ -1,0 +1,53 @@
+// How a pass of tiles goes through the windows of one side.
+#pragma once
+#include <algorithm>
+
+#include "schedule.h"
+
+namespace GF_NAMESPACE {
+
+constexpr double kCacheBytes = 1 << 18;
+constexpr int64_t kGroup = 8;  // windows that share what they read
+constexpr int64_t kLeastUnits = 64;
+
+// The first window of chunk c of `count`: windows cost as their pairs do, and a little each.
+inline int64_t window_start(const RowsOf &rows, int64_t num_windows, int64_t c, int64_t count) {
+    if (c >= count) return num_windows;
+    const double share = double(rows.ptr[rows.count] + rows.count) * double(c) / double(count);
+    int64_t low = 0, high = num_windows;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2, row = std::min(middle * kWindow, rows.count);
+        if (double(rows.ptr[row] + row) < share) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+// How a pass goes through the windows of one side, which follows from the graph alone. A unit is a chunk of windows, with
+// all heads or with one, and one thread's: so partial sums are the same for any number of threads.
+struct Walk {
+    const RowsOf rows;
+    const int64_t num_windows;
+    const bool heads_together;
+    int64_t chunks;
+    const int heads;
+
+    Walk(const Problem &p, const RowsOf &side, bool sums_heads)
+        : rows(side), num_windows((side.count + kWindow - 1) / kWindow), heads_together(sums_heads || reads_little(p, side)),
+          heads(p.heads) {
+        const int64_t least = heads_together ? kLeastUnits : kLeastUnits / heads;
+        chunks = std::clamp<int64_t>(std::max(num_windows / kGroup, least), 1, p.num_chunks);
+    }
+
+    // Heads follow one another while what a window reads for all of them stays in a core's cache; else a head goes
+    // through all windows before the next one does.
+    static bool reads_little(const Problem &p, const RowsOf &side) {
+        const double degree = double(side.ptr[side.count]) / double(side.count);
+        return degree * p.heads * (p.width + p.value_width) * sizeof(float) < kCacheBytes;
+    }
+
+    int64_t units() const { return chunks * (heads_together ? 1 : heads); }
+    int64_t first_window(int64_t chunk) const { return window_start(rows, num_windows, chunk, chunks); }
+};
+
+}  // namespace GF_NAMESPACE
