@@ -50,7 +50,7 @@ struct Spans {
 template <class T>
 struct TileOnePass : TileByKey<T> {
     using Base = TileByKey<T>;
-    using Base::p, Base::n, Base::h, Base::H, Base::D, Base::real, Base::other, Base::mask, Base::upstream, Base::count;
+    using Base::p, Base::n, Base::h, Base::H, Base::D, Base::real, Base::other, Base::mask, Base::upstream, Base::in_order;
     const Spans &spans;
     const Poisoned &poisoned_keys;
     const Aligned<T> &shared;  // [shared rows, H, D]
@@ -108,7 +108,7 @@ struct TileOnePass : TileByKey<T> {
     // dq of the block's entries += g * scale * key
     void spread_queries() {
         const T *g = upstream.data();
-        if (other[n - 1] - other[0] == n - 1) {
+        if (in_order) {
             multiply<T, false>(g, kWindow, n, kWindow, keys.data(), row_of(h, other[0]), true, pitch);
         } else {
             multiply<T, false>(g, kWindow, n, kWindow, keys.data(), steps.data(), false, pitch);

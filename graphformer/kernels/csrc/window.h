@@ -35,7 +35,7 @@ struct Window {
     int64_t other[kEntries];
     uint32_t mask[kEntries];
     bool bad[kEntries];
-    bool any_bad = false;
+    bool any_bad = false, in_order = false;  // in_order: each entry is the one before and 1
 
     // Ids, relations and dropout of the block's pairs, [kEntries][kWindow]. What one head finds the next ones know, in a
     // window that is not too long.
@@ -151,6 +151,7 @@ struct Window {
         n = 0;
         every_mask = kAllLanes;
         any_bad = false;
+        in_order = true;
         while (n < kEntries && segment < last_segment) {
             const int take = std::min(kEntries - n, segment[1] - done);
             for (int k = 0; k < take; k++) {
@@ -160,6 +161,7 @@ struct Window {
                 any_bad |= bad[n + k];
             }
             every_mask &= uint32_t(segment[2]);
+            in_order &= other[n] == other[0] + n;
             n += take;
             done += take;
             if (done == segment[1]) segment += 3, done = 0;
@@ -250,7 +252,7 @@ struct Window {
         constexpr int kRowsAhead = 8;
         if (packed_last > 0) {
             const T *source = packed.data() - packed_first * length;
-            if (other[n - 1] - other[0] == n - 1) return source + other[0] * length;
+            if (in_order) return source + other[0] * length;
             for (int t = 0; t < n; t++) copy_row(source + other[t] * length, rows + t * length, length);
             return rows;
         }
