@@ -7,7 +7,7 @@
 namespace GF_NAMESPACE {
 
 constexpr double kCacheBytes = 1 << 18;
-constexpr int64_t kGroup = 8;  // windows that share what they read
+constexpr int64_t kGroup = 16;  // windows that share what they read
 constexpr int64_t kLeastUnits = 64;
 
 // The first window of chunk c of `count`: windows cost as their pairs do, and a little each.

@@ -233,7 +233,7 @@ struct Window {
     }
 
     void pack_rows(const void *base, int64_t first, int64_t last, int length, bool zero_bad, Aligned<T> &packed) {
-        constexpr int64_t kRowsAhead = 8;
+        constexpr int64_t kRowsAhead = 16;
         packed.grow((last - first) * length);
         for (int64_t row = first; row < last; row++) {
             if (row + kRowsAhead < last) prefetch_row(base, row + kRowsAhead, length);
