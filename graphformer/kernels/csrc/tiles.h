@@ -17,9 +17,9 @@ void for_tiles(const Problem &p, const Walk &walk, const Poisoned &poisoned, Wor
             const int first_head = int(unit / walk.chunks), last_head = walk.heads_together ? p.heads : first_head + 1;
             pass.begin_unit(chunk, first_head, last_head);
             for (int64_t window = first, packed = window; window < last; window++) {
-                if (!walk.heads_together && window == packed) {
-                    packed = std::min(window + kGroup, last);
-                    pass.pack(window, packed, first_head);
+                if (window == packed) {
+                    packed = std::min(window + walk.group, last);
+                    pass.pack(window, packed, first_head, last_head);
                 }
                 if (!walk.rows.is_tiled(window * kWindow)) continue;
                 for (int h = first_head; h < last_head; h++) work(pass, window, h, chunk);

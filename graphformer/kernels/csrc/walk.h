@@ -6,8 +6,8 @@
 
 namespace GF_NAMESPACE {
 
-constexpr double kCacheBytes = 1 << 18;
-constexpr int64_t kGroup = 16;  // windows that share what they read
+constexpr double kCacheBytes = 1 << 19;  // of what windows share
+constexpr int64_t kGroup = 16;           // windows that share what they read, at most
 constexpr int64_t kLeastUnits = 64;
 
 // The first window of chunk c of `count`: windows cost as their pairs do, and a little each.
@@ -29,21 +29,22 @@ struct Walk {
     const RowsOf rows;
     const int64_t num_windows;
     const bool heads_together;
-    int64_t chunks;
+    int64_t chunks, group = kGroup;
     const int heads;
 
     Walk(const Problem &p, const RowsOf &side, bool sums_heads)
-        : rows(side), num_windows((side.count + kWindow - 1) / kWindow), heads_together(sums_heads || reads_little(p, side)),
-          heads(p.heads) {
+        : rows(side), num_windows((side.count + kWindow - 1) / kWindow),
+          heads_together(sums_heads || shared_rows(p) > 2 * degree()), heads(p.heads) {
+        if (heads_together) group = std::clamp<int64_t>(int64_t(shared_rows(p) - degree()) / kWindow, 1, kGroup);
         const int64_t least = heads_together ? kLeastUnits : kLeastUnits / heads;
         chunks = std::clamp<int64_t>(std::max(num_windows / kGroup, least), 1, p.num_chunks);
     }
 
-    // Heads follow one another while what a window reads for all of them stays in a core's cache; else a head goes
-    // through all windows before the next one does.
-    static bool reads_little(const Problem &p, const RowsOf &side) {
-        const double degree = double(side.ptr[side.count]) / double(side.count);
-        return degree * p.heads * (p.width + p.value_width) * sizeof(float) < kCacheBytes;
+    // Heads follow one another while what a group of windows reads for all of them stays in a core's cache; else a head
+    // goes through all windows before the next one does.
+    double degree() const { return double(rows.ptr[rows.count]) / double(rows.count); }
+    static double shared_rows(const Problem &p) {
+        return kCacheBytes / (p.heads * (p.width + p.value_width) * sizeof(float));
     }
 
     int64_t units() const { return chunks * (heads_together ? 1 : heads); }
