@@ -26,6 +26,7 @@ void backward_of(const Problem &p) {
     tiles_backward_by_key<T>(p);
 }
 
+int passes(const Problem &p) { return takes_one_pass(p) ? 1 : 2; }
 void forward(const Problem &p) { p.input_type == kFloat64 ? forward_of<double>(p) : forward_of<float>(p); }
 void backward(const Problem &p) { p.input_type == kFloat64 ? backward_of<double>(p) : backward_of<float>(p); }
 

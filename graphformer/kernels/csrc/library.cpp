@@ -5,6 +5,7 @@
     namespace name {                      \
     void forward(const Problem &);        \
     void backward(const Problem &);       \
+    int passes(const Problem &);          \
     }
 
 GF_DECLARE(gf_baseline)
@@ -19,6 +20,7 @@ struct Choice {
     const char *name;
     void (*forward)(const Problem &);
     void (*backward)(const Problem &);
+    int (*passes)(const Problem &);
 };
 
 Choice choose() {
@@ -26,11 +28,11 @@ Choice choose() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-        return {"avx512", gf_avx512::forward, gf_avx512::backward};
+        return {"avx512", gf_avx512::forward, gf_avx512::backward, gf_avx512::passes};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        return {"avx2", gf_avx2::forward, gf_avx2::backward};
+        return {"avx2", gf_avx2::forward, gf_avx2::backward, gf_avx2::passes};
 #endif
-    return {"baseline", gf_baseline::forward, gf_baseline::backward};
+    return {"baseline", gf_baseline::forward, gf_baseline::backward, gf_baseline::passes};
 }
 
 const Choice &choice() {
@@ -45,4 +47,6 @@ int64_t gf_problem_size() { return sizeof(Problem); }
 const char *gf_instruction_set() { return choice().name; }
 void gf_forward(const Problem *problem) { choice().forward(*problem); }
 void gf_backward(const Problem *problem) { choice().backward(*problem); }
+// How many passes over the pairs the backward pass of a problem takes.
+int32_t gf_backward_passes(const Problem *problem) { return choice().passes(*problem); }
 }

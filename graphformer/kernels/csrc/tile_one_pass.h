@@ -8,7 +8,7 @@
 
 namespace GF_NAMESPACE {
 
-constexpr int64_t kLeastShares = 16;  // units that keep today's processors busy
+constexpr int64_t kLeastShares = 8;  // units that keep most processors busy
 
 // The queries of each chunk of key windows: [first, stop). Each query is some chunk's own, the first that may meet it;
 // there the chunk writes dq, and what the others have for it is kept apart and added in order. So that this takes no
@@ -18,7 +18,8 @@ struct Spans {
     std::vector<int64_t> first, stop, first_own, first_shared;  // first_shared: the row of what is kept apart
 
     Spans(const Problem &p, const Walk &by_key) : walk(by_key) {
-        for (lay(p); shared_rows() > p.num_queries && walk.chunks > 1; lay(p)) walk.chunks /= 2;
+        for (lay(p); shared_rows() > p.num_queries && walk.chunks > 1; lay(p)) walk.chunks = walk.chunks * 3 / 4;
+        if (walk.units() < kLeastShares) walk.heads_together = false;
     }
 
     int64_t shared_rows() const { return first_shared.back(); }

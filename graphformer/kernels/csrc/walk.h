@@ -28,7 +28,7 @@ inline int64_t window_start(const RowsOf &rows, int64_t num_windows, int64_t c, 
 struct Walk {
     const RowsOf rows;
     const int64_t num_windows;
-    const bool heads_together;
+    bool heads_together;
     int64_t chunks, group = kGroup;
     const int heads;
 
