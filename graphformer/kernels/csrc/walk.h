@@ -6,7 +6,7 @@
 
 namespace GF_NAMESPACE {
 
-constexpr double kCacheBytes = 1 << 19;  // of what windows share
+constexpr double kCacheBytes = 1 << 20;  // of what windows share; its gradients are as much again
 constexpr int64_t kGroup = 16;           // windows that share what they read, at most
 constexpr int64_t kLeastUnits = 64;
 
@@ -44,7 +44,7 @@ struct Walk {
     // goes through all windows before the next one does.
     double degree() const { return double(rows.ptr[rows.count]) / double(rows.count); }
     static double shared_rows(const Problem &p) {
-        return kCacheBytes / (p.heads * (p.width + p.value_width) * sizeof(float));
+        return kCacheBytes / (p.heads * (p.width + p.value_width) * sizeof(float) * (p.grad_out ? 2 : 1));
     }
 
     int64_t units() const { return chunks * (heads_together ? 1 : heads); }

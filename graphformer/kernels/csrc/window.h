@@ -266,7 +266,14 @@ struct Window {
         return rows;
     }
 
-    void read_first() { entries_a = read_entries(first_base(), D, p.score == kDot, packed_a, row_a.data()); }
+    // The second rows of a packed block are asked for while its scores are found.
+    void read_first() {
+        if (packed_last > 0 && in_order) {
+            const char *start = reinterpret_cast<const char *>(packed_row(packed_b, other[0], V));
+            for (int64_t offset = 0; offset < int64_t(n) * V * int64_t(sizeof(T)); offset += 64) __builtin_prefetch(start + offset);
+        }
+        entries_a = read_entries(first_base(), D, p.score == kDot, packed_a, row_a.data());
+    }
     void read_second() { entries_b = read_entries(second_base(), V, true, packed_b, row_b.data()); }
 
 };
