@@ -1,5 +1,5 @@
-// The whole backward pass over windows of keys: each block's g is found once, and goes to dk and dv down the lanes and to
-// dq along the entries.
+// The whole backward pass over windows of keys: each block's g is found once, and goes to dk and dv down the lanes and
+// to dq along the entries.
 #pragma once
 #include <vector>
 

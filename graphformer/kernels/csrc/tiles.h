@@ -13,7 +13,8 @@ void for_tiles(const Problem &p, const Walk &walk, const Poisoned &poisoned, Wor
         Pass pass(p, poisoned, walk.heads_together, more...);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t unit = 0; unit < walk.units(); unit++) {
-            const int64_t chunk = unit % walk.chunks, first = walk.first_window(chunk), last = walk.first_window(chunk + 1);
+            const int64_t chunk = unit % walk.chunks;
+            const int64_t first = walk.first_window(chunk), last = walk.first_window(chunk + 1);
             const int first_head = int(unit / walk.chunks), last_head = walk.heads_together ? p.heads : first_head + 1;
             pass.begin_unit(chunk, first_head, last_head);
             for (int64_t window = first, packed = window; window < last; window++) {
@@ -63,8 +64,8 @@ void tiles_backward_by_key(const Problem &p) {
                             [](auto &pass, int64_t window, int h, int64_t) { pass.run(window, h); });
 }
 
-// Whether the backward pass is one pass over the keys' windows. What is summed for each query beside dq takes two, and so
-// does a delta that needs the pairs.
+// Whether the backward pass is one pass over the keys' windows. What is summed for each query beside dq takes two, and
+// so does a delta that needs the pairs.
 inline bool takes_one_pass(const Problem &p) {
     return p.key_tile_ptr && p.score == kDot && p.grad_query && p.grad_key && !p.relation_key && !p.edge_attr &&
            !p.grad_relation_value && (p.total || p.normalizer != kSoftmax) && by_key(p).all_tiled() &&

@@ -6,7 +6,7 @@
 
 namespace GF_NAMESPACE {
 
-constexpr double kCacheBytes = 1 << 20;  // of what windows share; its gradients are as much again
+constexpr double kCacheBytes = 1 << 21;  // of what windows share; a backward pass keeps more beside it
 constexpr int64_t kGroup = 16;           // windows that share what they read, at most
 constexpr int64_t kLeastUnits = 64;
 
@@ -23,8 +23,8 @@ inline int64_t window_start(const RowsOf &rows, int64_t num_windows, int64_t c, 
     return low;
 }
 
-// How a pass goes through the windows of one side, which follows from the graph alone. A unit is a chunk of windows, with
-// all heads or with one, and one thread's: so partial sums are the same for any number of threads.
+// What follows from the graph alone. A unit is a chunk of windows, with all heads or with one, and one thread's: so
+// partial sums are the same for any number of threads.
 struct Walk {
     const RowsOf rows;
     const int64_t num_windows;
@@ -34,7 +34,7 @@ struct Walk {
 
     Walk(const Problem &p, const RowsOf &side, bool sums_heads)
         : rows(side), num_windows((side.count + kWindow - 1) / kWindow),
-          heads_together(sums_heads || shared_rows(p) > 2 * degree()), heads(p.heads) {
+          heads_together(sums_heads || shared_rows(p) > 3 * degree()), heads(p.heads) {
         if (heads_together) group = std::clamp<int64_t>(int64_t(shared_rows(p) - degree()) / kWindow, 1, kGroup);
         const int64_t least = heads_together ? kLeastUnits : kLeastUnits / heads;
         chunks = std::clamp<int64_t>(std::max(num_windows / kGroup, least), 1, p.num_chunks);
@@ -44,7 +44,7 @@ struct Walk {
     // goes through all windows before the next one does.
     double degree() const { return double(rows.ptr[rows.count]) / double(rows.count); }
     static double shared_rows(const Problem &p) {
-        return kCacheBytes / (p.heads * (p.width + p.value_width) * sizeof(float) * (p.grad_out ? 2 : 1));
+        return kCacheBytes / (p.heads * (p.width + p.value_width) * sizeof(float) * (p.grad_out ? 4 : 1));
     }
 
     int64_t units() const { return chunks * (heads_together ? 1 : heads); }

@@ -48,7 +48,7 @@ struct Window {
     int64_t position[kWindow], behind = 0, known_window = -1;
     bool knows = false;
 
-    // Rows of entries [packed_first, packed_last) from head packed_head on, packed once for a group of windows that share them.
+    // Rows of entries [packed_first, packed_last) from head packed_head on, packed once for a group of windows.
     int64_t packed_first = 0, packed_last = 0;
     int packed_head = 0;
     Aligned<T> packed_a, packed_b;
@@ -270,7 +270,8 @@ struct Window {
     void read_first() {
         if (packed_last > 0 && in_order) {
             const char *start = reinterpret_cast<const char *>(packed_row(packed_b, other[0], V));
-            for (int64_t offset = 0; offset < int64_t(n) * V * int64_t(sizeof(T)); offset += 64) __builtin_prefetch(start + offset);
+            const int64_t bytes = int64_t(n) * V * int64_t(sizeof(T));
+            for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(start + offset);
         }
         entries_a = read_entries(first_base(), D, p.score == kDot, packed_a, row_a.data());
     }
