@@ -390,7 +390,7 @@ class AttentionGraph:
             degree: mean 3.0, largest 3, 0 empty rows; 0 keys that nobody attends to
             0 duplicate edges; no relations; no own edges
             indices int32, ids by position; 48 bytes held on cpu
-            tiles serve 0 of 1 window of 32 queries: none is filled to 30%, so all go row by row
+            tiles serve 0 of 1 window of 32 queries: none is filled to 20%, so all go row by row
         """
         return describe.paragraph(self)
 

@@ -60,7 +60,8 @@ class Side:
     def layout(self) -> Layout:
         """The pairs, enumerated."""
         if self._layout is None:
-            assert self.runs is not None and self._ptr is not None
+            assert self.runs is not None
+            assert self._ptr is not None
             if self._by_query is not None:
                 self._layout = transpose_layout(self._by_query.layout, self.num_rows)
                 return self._layout

@@ -14,7 +14,7 @@ from graphformer.graphs.runs import KeyRuns
 
 ROWS = 32
 # The least fill at which a window is served by tiles rather than row by row.
-LEAST_FILL = 0.3
+LEAST_FILL = 0.2
 _INT32_MAX = 2**31 - 1
 
 

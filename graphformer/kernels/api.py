@@ -228,7 +228,7 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         >>> graph = AttentionGraph.from_dense(torch.ones(2, 3).bool())
         >>> print(explain(torch.ones(2, 1, 4), torch.ones(3, 1, 4), torch.ones(3, 1, 4), graph))
         dot score, softmax, float32 on cpu: 2 queries, 3 keys, 6 edges, 1 head of width 4
-        native: runs (chosen by "auto"); tiles serve 0 of 1 window of 32 queries: none is filled to 30%, ...
+        native: runs (chosen by "auto"); tiles serve 0 of 1 window of 32 queries: none is filled to 20%, ...
         reference: runs
     """
     tensors, options = _problem("explain", graph, {"query": query, "key": key, "value": value}, **arguments)

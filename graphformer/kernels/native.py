@@ -86,7 +86,8 @@ def why_not(case: Case) -> list[str]:
 def extra_bytes(case: Case) -> tuple[int, int]:
     """Bytes of the tensors that forward and backward hold at their peaks, beside their arguments and results.
 
-    Buffers of the threads, a few blocks of rows each and at most 16 MiB, are not counted.
+    Buffers of the threads, a few blocks of rows each and at most 16 MiB, are not counted; nor is what one backward pass
+    of tiles sums the query's gradient in: a chunk's rows of a head for each thread, and at most one such gradient more.
     """
     dot, edge_key, edge_value = case.score == "dot", "edge_key" in case.terms, "edge_value" in case.terms
     rows = case.num_queries * case.heads

@@ -230,11 +230,11 @@ def test_the_words() -> None:
 @needs_library
 def test_why_rows() -> None:
     assert gf.estimate(Window(1), 40).why_loops == (
-        "tiles serve 0 of 2 windows of 32 queries: none is filled to 30%, so all go row by row"
+        "tiles serve 0 of 2 windows of 32 queries: none is filled to 20%, so all go row by row"
     )
     assert gf.estimate(Window(1), 0).why_loops.endswith("0 windows of 32 queries: there are no pairs")
     mixed = gf.estimate((Full() | Window(0)), [64, *[1] * 32])
-    assert mixed.why_loops.endswith("(fill 100.0%), the others, filled below 30%, go row by row")
+    assert mixed.why_loops.endswith("(fill 100.0%), the others, filled below 20%, go row by row")
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

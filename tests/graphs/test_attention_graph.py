@@ -185,7 +185,7 @@ def test_stats_and_explain_tell_of_tiles() -> None:
     assert stats.num_tile_bytes == 4 * 8 + 2 * 12
     assert stats.num_bytes == 71 * 8 + 241 * 4
     assert graph.explain().endswith(
-        "\ntiles serve 1 of 3 windows of 32 queries (fill 93.8%), the others, filled below 30%, go row by row; 56 bytes"
+        "\ntiles serve 1 of 3 windows of 32 queries (fill 93.8%), the others, filled below 20%, go row by row; 56 bytes"
     )
     _ = graph.by_key
     assert graph.stats().num_bytes == 71 * 8 + 241 * 4 + 51 * 8 + 2 * 241 * 4

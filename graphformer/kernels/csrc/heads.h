@@ -32,6 +32,19 @@ GF_INLINE V load(const T *from) {
     return v;
 }
 
+template <class T, class V>
+GF_INLINE void store(T *to, const V &v) {
+    std::memcpy(to, &v, sizeof(V));
+}
+
+template <class T>
+GF_INLINE Vector<T, kLanes<T>> exponentials(Vector<T, kLanes<T>> x) {
+    if constexpr (sizeof(T) == 4) return exponential_of<Vector<T, kLanes<T>>, Vector<uint32_t, kLanes<T>>>(x);
+    else
+        for (int lane = 0; lane < kLanes<T>; lane++) x[lane] = exponential(x[lane]);
+    return x;
+}
+
 // The sums of neighbouring lanes of a, then those of b.
 template <class V, size_t... i>
 GF_INLINE V add_neighbours(const V &a, const V &b, std::index_sequence<i...>) {

@@ -14,6 +14,10 @@ void forward_of(const Problem &p) {
 
 template <class T>
 void backward_of(const Problem &p) {
+    if (takes_one_pass(p)) {
+        rows_backward_by_key<T>(p);  // zeros, for the keys of windows without pairs
+        return tiles_backward<T>(p);
+    }
     // The pass by key reads what the pass by query leaves: the statistic and delta of every query.
     rows_backward_by_query<T>(p);
     tiles_backward_by_query<T>(p);
@@ -22,6 +26,7 @@ void backward_of(const Problem &p) {
     tiles_backward_by_key<T>(p);
 }
 
+int passes(const Problem &p) { return takes_one_pass(p) ? 1 : 2; }
 void forward(const Problem &p) { p.input_type == kFloat64 ? forward_of<double>(p) : forward_of<float>(p); }
 void backward(const Problem &p) { p.input_type == kFloat64 ? backward_of<double>(p) : backward_of<float>(p); }
 

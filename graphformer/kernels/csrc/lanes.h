@@ -39,49 +39,55 @@ class Aligned {
     T *data() const { return memory.get(); }
 };
 
-// R rows of C (+)= A B, with R x 2 vectors of sums in registers. A(m, k) is a[m * stride + k], or a[k * stride + m].
-template <class T, int R, bool kByColumn>
-inline void multiply_rows(const T *a, int64_t stride, int depth, const T *b, T *c, bool add) {
+// R rows and N vectors of C (+)= A B, the sums in registers. A(m, k) is a[m * stride + k], or a[k * stride + m].
+template <class T, int R, int N, bool kByColumn>
+inline void multiply_vectors(const T *a, int64_t stride, int depth, const T *b, T *c, int pitch, bool add) {
     using Whole = Vector<T, kLanes<T>>;
     constexpr int kSize = kLanes<T>;
-    for (int lane = 0; lane < kWindow; lane += 2 * kSize) {
-        Whole sum[R][2];
+    Whole sum[R][N];
 #pragma GCC unroll 16
-        for (int r = 0; r < R; r++)
+    for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-            for (int half = 0; half < 2; half++)
-                sum[r][half] = add ? *reinterpret_cast<const Whole *>(c + r * kWindow + lane + half * kSize) : Whole{};
-        for (int k = 0; k < depth; k++) {
-            const Whole low = *reinterpret_cast<const Whole *>(b + k * kWindow + lane);
-            const Whole high = *reinterpret_cast<const Whole *>(b + k * kWindow + lane + kSize);
+        for (int i = 0; i < N; i++)
+            sum[r][i] = add ? *reinterpret_cast<const Whole *>(c + r * pitch + i * kSize) : Whole{};
+    for (int k = 0; k < depth; k++, b += pitch) {
+        Whole right[N];
+#pragma GCC unroll 2
+        for (int i = 0; i < N; i++) right[i] = *reinterpret_cast<const Whole *>(b + i * kSize);
 #pragma GCC unroll 16
-            for (int r = 0; r < R; r++) {
-                const T factor = kByColumn ? a[k * stride + r] : a[r * stride + k];
-                sum[r][0] += factor * low;
-                sum[r][1] += factor * high;
-            }
+        for (int r = 0; r < R; r++) {
+            const T factor = kByColumn ? a[k * stride + r] : a[r * stride + k];
+#pragma GCC unroll 2
+            for (int i = 0; i < N; i++) sum[r][i] += factor * right[i];
         }
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; half++)
-                *reinterpret_cast<Whole *>(c + r * kWindow + lane + half * kSize) = sum[r][half];
     }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < N; i++) *reinterpret_cast<Whole *>(c + r * pitch + i * kSize) = sum[r][i];
 }
 
-// C (+)= A B. Shapes: C [rows][kWindow], B [depth][kWindow]; A by `stride` as above.
+template <class T, int R, bool kByColumn>
+inline void multiply_rows(const T *a, int64_t stride, int depth, const T *b, T *c, int pitch, bool add) {
+    int lane = 0;
+    for (; lane + 2 * kLanes<T> <= pitch; lane += 2 * kLanes<T>)
+        multiply_vectors<T, R, 2, kByColumn>(a, stride, depth, b + lane, c + lane, pitch, add);
+    if (lane < pitch) multiply_vectors<T, R, 1, kByColumn>(a, stride, depth, b + lane, c + lane, pitch, add);
+}
+
+// C (+)= A B. Shapes: C [rows][pitch], B [depth][pitch], whole vectors; A by `stride` as above.
 template <class T, bool kByColumn>
-void multiply(const T *a, int64_t stride, int64_t rows, int depth, const T *b, T *c, bool add) {
+void multiply(const T *a, int64_t stride, int64_t rows, int depth, const T *b, T *c, bool add, int pitch = kWindow) {
     const int64_t step = kByColumn ? 1 : stride;
     int64_t m = 0;
     for (; m + kRowsAtOnce <= rows; m += kRowsAtOnce)
-        multiply_rows<T, kRowsAtOnce, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
+        multiply_rows<T, kRowsAtOnce, kByColumn>(a + m * step, stride, depth, b, c + m * pitch, pitch, add);
     if constexpr (kRowsAtOnce > 4)
         for (; m + 4 <= rows; m += 4)
-            multiply_rows<T, 4, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
+            multiply_rows<T, 4, kByColumn>(a + m * step, stride, depth, b, c + m * pitch, pitch, add);
     for (; m + 2 <= rows; m += 2)
-        multiply_rows<T, 2, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
-    for (; m < rows; m++) multiply_rows<T, 1, kByColumn>(a + m * step, stride, depth, b, c + m * kWindow, add);
+        multiply_rows<T, 2, kByColumn>(a + m * step, stride, depth, b, c + m * pitch, pitch, add);
+    for (; m < rows; m++) multiply_rows<T, 1, kByColumn>(a + m * step, stride, depth, b, c + m * pitch, pitch, add);
 }
 
 // Copies a short row without a call.

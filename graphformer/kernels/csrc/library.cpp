@@ -9,6 +9,7 @@
     namespace name {                      \
     void forward(const Problem &);        \
     void backward(const Problem &);       \
+    int passes(const Problem &);          \
     }
 
 GF_DECLARE(gf_baseline)
@@ -23,6 +24,7 @@ struct Choice {
     const char *name;
     void (*forward)(const Problem &);
     void (*backward)(const Problem &);
+    int (*passes)(const Problem &);
 };
 
 Choice choose() {
@@ -30,11 +32,11 @@ Choice choose() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-        return {"avx512", gf_avx512::forward, gf_avx512::backward};
+        return {"avx512", gf_avx512::forward, gf_avx512::backward, gf_avx512::passes};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        return {"avx2", gf_avx2::forward, gf_avx2::backward};
+        return {"avx2", gf_avx2::forward, gf_avx2::backward, gf_avx2::passes};
 #endif
-    return {"baseline", gf_baseline::forward, gf_baseline::backward};
+    return {"baseline", gf_baseline::forward, gf_baseline::backward, gf_baseline::passes};
 }
 
 const Choice &choice() {
@@ -62,4 +64,7 @@ void gf_ask_for_huge_pages(void *start, int64_t bytes) {
     (void)start, (void)bytes;
 #endif
 }
+
+// How many passes over the pairs the backward pass of a problem takes.
+int32_t gf_backward_passes(const Problem *problem) { return choice().passes(*problem); }
 }

@@ -10,26 +10,30 @@
 
 namespace GF_NAMESPACE {
 
-// e^x to 2 ulp, straight down vector lanes: 0 below the smallest normal result, NaN for NaN.
-GF_INLINE float exponential(float x) {
-    const float shifted = x * 1.44269504088896341f + 12582912.0f;  // round to nearest by the magic number 1.5 * 2^23
-    const float n = shifted - 12582912.0f;
-    const float f = (x - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
-    float p = 1.9875691500e-4f;
-    p = p * f + 1.3981999507e-3f;
-    p = p * f + 8.3334519073e-3f;
-    p = p * f + 4.1665795894e-2f;
-    p = p * f + 1.6666665459e-1f;
-    p = p * f + 5.0000001201e-1f;
-    p = p * f * f + f + 1.0f;
-    uint32_t bits;
-    std::memcpy(&bits, &shifted, 4);
-    bits = (bits - 0x4B400000u + 127u) << 23;
-    float power;
-    std::memcpy(&power, &bits, 4);
-    const float result = p * power;
-    return x < -87.3f ? 0.0f : x > 88.0f ? std::numeric_limits<float>::infinity() : result;
+// e^x to 2 ulp, for float or vectors of it: 0 below the smallest normal result, NaN for NaN.
+template <class V, class Bits>
+GF_INLINE V exponential_of(V x) {
+    // Rounds to nearest by the magic number 1.5 * 2^23; the power's exponent ends up in the lowest bits.
+    constexpr float kMagic = 12582912.0f + 127.0f;
+    const V shifted = x * 1.44269504088896341f + kMagic;
+    const V n = shifted - kMagic;
+    const V f = (x - n * 0.693145751953125f) - n * 1.428606765330187e-06f;
+    V p = f * 1.3814595e-3f + 8.368718e-3f;
+    p = p * f + 4.166839e-2f;
+    p = p * f + 1.6666521e-1f;
+    p = p * f + 4.9999994e-1f;
+    p = p * f + 1.0f;
+    p = p * f + 1.0f;
+    Bits bits;
+    std::memcpy(&bits, &shifted, sizeof(V));
+    bits <<= 23;
+    V power;
+    std::memcpy(&power, &bits, sizeof(V));
+    const V result = p * power;
+    const V zero{}, infinity = zero + std::numeric_limits<float>::infinity();
+    return x < -87.3f ? zero : x > 88.0f ? infinity : result;
 }
+GF_INLINE float exponential(float x) { return exponential_of<float, uint32_t>(x); }
 inline double exponential(double x) { return std::exp(x); }
 
 // The natural logarithm of a positive normal number, or infinity or NaN, to 2 ulp: 2 atanh((m - 1) / (m + 1)) of its

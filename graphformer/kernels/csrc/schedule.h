@@ -24,6 +24,13 @@ struct RowsOf {
     const int64_t *run_ptr = nullptr, *run_start = nullptr, *run_stop = nullptr;
 
     bool is_tiled(int64_t row) const { return tile_ptr && tile_ptr[row / kWindow] < tile_ptr[row / kWindow + 1]; }
+
+    // Whether tiles serve every row that has pairs.
+    bool all_tiled() const {
+        for (int64_t row = 0; row < count; row += kWindow)
+            if (!is_tiled(row) && ptr[row] < ptr[std::min(row + kWindow, count)]) return false;
+        return true;
+    }
 };
 
 inline RowsOf by_query(const Problem &p) {

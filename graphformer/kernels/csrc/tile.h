@@ -14,6 +14,7 @@ struct Tile : Window<T, kByQuery> {
     using Base::every_mask, Base::bad, Base::any_bad, Base::id, Base::relation, Base::keep, Base::removes, Base::kInfinity;
     using Base::lanes_a, Base::lanes_b, Base::entries_a, Base::entries_b, Base::real, Base::head_row;
 
+    using Whole = Vector<T, kLanes<T>>;
     const bool has_pair_terms;
     // blocks [kEntries][kWindow]: alpha in weight, P in kept, d alpha and then g in upstream
     Aligned<T> score, weight, kept, safe, upstream;
@@ -22,6 +23,7 @@ struct Tile : Window<T, kByQuery> {
     Aligned<T> relation_bias;                      // [R], of this head
     T statistic[kWindow], delta[kWindow];
     T entry_statistic[kEntries], entry_delta[kEntries];
+    T scales[kWindow];  // of sum_a
 
     Tile(const Problem &problem, const Poisoned &poisoned, bool heads_together)
         : Base(problem, poisoned, heads_together),
@@ -33,6 +35,7 @@ struct Tile : Window<T, kByQuery> {
         if (kByQuery && p.relation_key && p.score == kDot) relation_score.resize(int64_t(R) * kWindow);
         if (kByQuery && p.relation_value) relation_upstream.resize(int64_t(R) * kWindow);
         if (p.relation_bias) relation_bias.resize(R);
+        std::fill(scales, scales + kWindow, p.score == kDot ? T(p.scale) : T(1));
     }
 
     void begin(int64_t window, int head, bool reads_second) {
@@ -165,12 +168,11 @@ struct Tile : Window<T, kByQuery> {
 
     // ---------------------------------------------------------------- weights
 
-    // The statistic of each pair of an entry's lanes: the lane's own by query, the entry's by key.
-    const T *statistic_of(int t, T *buffer) const {
-        if (kByQuery) return statistic;
-        std::fill(buffer, buffer + kWindow, entry_statistic[t]);
-        return buffer;
+    // What belongs to the query of each pair, from a lane on: the lane's own by query, the entry's by key.
+    Whole of_query(const T *by_lane, const T *by_entry, int t, int lane) const {
+        return kByQuery ? load<Whole>(by_lane + lane) : by_entry[t] + Whole{};
     }
+    T statistic_of(int t, int l) const { return kByQuery ? statistic[l] : entry_statistic[t]; }
 
     // alpha of relu and sigmoid; the statistic is the log of the degree
     T weight_of(T s, T log_degree) const {
@@ -186,14 +188,17 @@ struct Tile : Window<T, kByQuery> {
 
     // alpha from scores and statistics
     void find_weights() {
-        T buffer[kWindow];
         for (int t = 0; t < n; t++) {
-            const T *s = score.data() + t * kWindow, *base = statistic_of(t, buffer);
+            const T *s = score.data() + t * kWindow;
             T *w = weight.data() + t * kWindow;
             if (p.normalizer == kSoftmax)
-                for (int l = 0; l < kWindow; l++) w[l] = exponential(s[l] - (base[l] == -kInfinity ? T(0) : base[l]));
+#pragma GCC unroll 2
+                for (int lane = 0; lane < kWindow; lane += kLanes<T>) {
+                    const Whole base = of_query(statistic, entry_statistic, t, lane);
+                    store(w + lane, exponentials<T>(load<Whole>(s + lane) - (base == -kInfinity ? Whole{} : base)));
+                }
             else
-                for (int l = 0; l < kWindow; l++) w[l] = weight_of(s[l], base[l]);
+                for (int l = 0; l < kWindow; l++) w[l] = weight_of(s[l], statistic_of(t, l));
             // A statistic may be NaN for the sake of another pair.
             if (removes)
                 for (int l = 0; l < kWindow; l++) w[l] = s[l] == -kInfinity ? T(0) : w[l];
@@ -271,20 +276,31 @@ struct Tile : Window<T, kByQuery> {
 
     // g from d alpha, in its place; exactly zero off the mask and for removed pairs
     void find_gradients() {
-        T buffer[kWindow], deltas[kWindow];
         for (int t = 0; t < n; t++) {
             const T *s = score.data() + t * kWindow, *alpha = weight.data() + t * kWindow;
-            const T *base = statistic_of(t, buffer), *minus = delta;
-            if (!kByQuery) std::fill(deltas, deltas + kWindow, entry_delta[t]), minus = deltas;
             T *g = upstream.data() + t * kWindow;
             if (p.normalizer == kSoftmax)
-                for (int l = 0; l < kWindow; l++) g[l] = alpha[l] * (g[l] - minus[l]);
+#pragma GCC unroll 2
+                for (int lane = 0; lane < kWindow; lane += kLanes<T>)
+                    store(g + lane, load<Whole>(alpha + lane) * (load<Whole>(g + lane) - of_query(delta, entry_delta, t, lane)));
             else
-                for (int l = 0; l < kWindow; l++) g[l] = score_grad(s[l], alpha[l], g[l], base[l]);
+                for (int l = 0; l < kWindow; l++) g[l] = score_grad(s[l], alpha[l], g[l], statistic_of(t, l));
             if (removes)
                 for (int l = 0; l < kWindow; l++) g[l] = s[l] == -kInfinity ? T(0) : g[l];
         }
         if (every_mask != kAllLanes) blend(upstream.data(), T(0));
+    }
+
+    // g is the gradient of a pair's bias, and summed that of its relation's.
+    void spread_bias(int64_t chunk) {
+        for (int t = 0; t < n; t++) {
+            const T *g = upstream.data() + t * kWindow;  // zero off the mask
+            if (p.grad_bias)
+                for_bits(mask[t], [&](int l) { real(p.grad_bias)[id[t * kWindow + l] * H + h] = g[l]; });
+            if (!p.grad_relation_bias) continue;
+            T *table = real(p.grad_relation_bias) + chunk * R * H + h;
+            for (int l = 0; l < kWindow; l++) table[int64_t(relation[t * kWindow + l]) * H] += g[l];
+        }
     }
 
     // The gradient of q + k of an entry and every lane, into pair_lanes; and of the score's weight.
@@ -307,14 +323,9 @@ struct Tile : Window<T, kByQuery> {
         return pair_lanes.data();
     }
 
-    // sum_a += the step of each pair through its score: g * scale * entry, or the additive step
+    // sum_a += the step of each pair through its score: g * entry (the scale follows at the end), or the additive step
     void spread_scores() {
-        if (p.score == kDot) {
-            T *g = kept.data();
-            for (int c = 0; c < n * kWindow; c++) g[c] = upstream.data()[c] * T(p.scale);
-            spread(entries_a, this->first_base(), D, g, sum_a.data());
-            return;
-        }
+        if (p.score == kDot) return spread(entries_a, this->first_base(), D, upstream.data(), sum_a.data());
         for (int t = 0; t < n; t++) {
             const T *step = additive_step(t, nullptr);
             for (int c = 0; c < D * kWindow; c++) sum_a.data()[c] += step[c];

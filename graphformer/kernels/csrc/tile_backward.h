@@ -79,24 +79,13 @@ struct TileByQuery : Tile<T, true> {
                     T *attr = real(p.grad_edge_attr) + id[t * kWindow + l] * F;
                     std::fill(attr, attr + F, T(0));
                 });
-        if (p.grad_bias || p.grad_relation_bias) spread_bias(chunk);
+        if (p.grad_bias || p.grad_relation_bias) this->spread_bias(chunk);
         if (kept_by_relation.data() || kept_by_feature.data() || (p.grad_edge_attr && p.edge_grad)) spread_values();
         if (p.score == kDot) {
             if (p.grad_query) this->spread_scores();
             if (keeps_steps() || p.edge_query) spread_steps();
         } else if (p.grad_query || p.grad_relation_key || p.grad_edge_key || p.grad_weight || (p.grad_edge_attr && p.edge_key)) {
             spread_additive(chunk);
-        }
-    }
-
-    void spread_bias(int64_t chunk) {
-        for (int t = 0; t < n; t++) {
-            const T *g = upstream.data() + t * kWindow;  // zero off the mask
-            if (p.grad_bias)
-                for_bits(mask[t], [&](int l) { real(p.grad_bias)[id[t * kWindow + l] * H + h] = g[l]; });
-            if (!p.grad_relation_bias) continue;
-            T *table = real(p.grad_relation_bias) + chunk * R * H + h;
-            for (int l = 0; l < kWindow; l++) table[int64_t(this->relation[t * kWindow + l]) * H] += g[l];
         }
     }
 
@@ -161,7 +150,7 @@ struct TileByQuery : Tile<T, true> {
     }
 
     void finish(int64_t chunk) {
-        if (p.grad_query) this->write_lanes(sum_a.data(), D, nullptr, real(p.grad_query));
+        if (p.grad_query) this->write_lanes(sum_a.data(), D, this->scales, real(p.grad_query));
         if (p.grad_edge_query) this->write_lanes(step_by_feature.data(), F, nullptr, real(p.grad_edge_query));
         if (p.edge_sum) this->write_lanes(kept_by_feature.data(), F, nullptr, real(p.edge_sum));
         if (!keeps_steps() && !kept_by_relation.data()) return;
@@ -187,6 +176,12 @@ struct TileByKey : Tile<T, false> {
     using Base::Base, Base::p, Base::n, Base::h, Base::H, Base::D, Base::V, Base::sum_a, Base::sum_b, Base::real;
 
     void run(int64_t window, int head) {
+        run(window, head, [] {});
+    }
+
+    // work() for every block, once its g is known
+    template <class Work>
+    void run(int64_t window, int head, Work work) {
         this->begin(window, head, true);
         std::fill(sum_a.data(), sum_a.data() + D * kWindow, T(0));
         std::fill(sum_b.data(), sum_b.data() + V * kWindow, T(0));
@@ -204,8 +199,9 @@ struct TileByKey : Tile<T, false> {
             this->find_upstream();
             this->find_gradients();
             this->spread_scores();
+            work();
         }
-        if (p.grad_key) this->write_lanes(sum_a.data(), D, nullptr, real(p.grad_key));
+        if (p.grad_key) this->write_lanes(sum_a.data(), D, this->scales, real(p.grad_key));
         if (p.grad_value) this->write_lanes(sum_b.data(), V, nullptr, real(p.grad_value));
     }
 };

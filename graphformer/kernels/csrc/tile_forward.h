@@ -10,6 +10,7 @@ template <class T>
 struct TileForward : Tile<T, true> {
     using Base = Tile<T, true>;
     using Base::Base, Base::p, Base::n, Base::h, Base::H, Base::V, Base::F, Base::R, Base::count, Base::first_row;
+    using Whole = Vector<T, kLanes<T>>;
     using Base::kInfinity, Base::real, Base::score, Base::weight, Base::statistic, Base::sum_b, Base::mask;
     Aligned<T> by_relation, by_feature;  // [R][kWindow], [F][kWindow]: sums of P
     T largest[kWindow], total[kWindow];
@@ -61,33 +62,50 @@ struct TileForward : Tile<T, true> {
     }
 
     void find_online_weights() {
-        T shrink[kWindow], base[kWindow], peak[kWindow];
-        std::copy(largest, largest + kWindow, peak);
-        for (int t = 0; t < n; t++) {
-            const T *s = score.data() + t * kWindow;
-            for (int l = 0; l < kWindow; l++) peak[l] = s[l] > peak[l] || s[l] != s[l] ? s[l] : peak[l];
-        }
-        bool grew = false;
-        for (int l = 0; l < kWindow; l++) {
-            base[l] = peak[l] == -kInfinity ? T(0) : peak[l];
-            shrink[l] = exponential(largest[l] - base[l]);
-            grew |= shrink[l] != T(1);
-            total[l] *= shrink[l];
-            largest[l] = peak[l];
-        }
-        if (grew) {
+        T shrink[kWindow], base[kWindow];
+        if (grows(shrink)) {
+            for (int l = 0; l < kWindow; l++) total[l] *= shrink[l];
             shrink_rows(sum_b.data(), V, shrink);
             if (p.relation_value) shrink_rows(by_relation.data(), R, shrink);
             if (p.edge_sum) shrink_rows(by_feature.data(), F, shrink);
         }
-        for (int t = 0; t < n; t++) {
-            const T *s = score.data() + t * kWindow;
-            T *w = weight.data() + t * kWindow;
-            for (int l = 0; l < kWindow; l++) {
-                w[l] = exponential(s[l] - base[l]);
-                total[l] += w[l];
+        for (int l = 0; l < kWindow; l++) base[l] = largest[l] == -kInfinity ? T(0) : largest[l];
+        for (int lane = 0; lane < kWindow; lane += kLanes<T>) {
+            const Whole minus = load<Whole>(base + lane);
+            Whole sum = load<Whole>(total + lane);
+            for (int t = lane; t < n * kWindow; t += kWindow) {
+                const Whole w = exponentials<T>(load<Whole>(score.data() + t) - minus);
+                sum += w;
+                store(weight.data() + t, w);
             }
+            store(total + lane, sum);
         }
+    }
+
+    // Raises what is taken off the scores of each lane where one exceeds it by much; false where nothing changed.
+    bool grows(T *shrink) {
+        constexpr T kMuch = 16;
+        constexpr int kVectors = kWindow / kLanes<T>;
+        Whole peak[kVectors];
+#pragma GCC unroll 16
+        for (int i = 0; i < kVectors; i++) peak[i] = load<Whole>(largest + i * kLanes<T>);
+        for (int t = 0; t < n; t++)
+#pragma GCC unroll 16
+            for (int i = 0; i < kVectors; i++) {
+                const Whole s = load<Whole>(score.data() + t * kWindow + i * kLanes<T>);
+                peak[i] = s > peak[i] ? s : peak[i];
+            }
+        T top[kWindow];
+#pragma GCC unroll 16
+        for (int i = 0; i < kVectors; i++) store(top + i * kLanes<T>, peak[i]);
+        bool any = false;
+        for (int l = 0; l < kWindow; l++) any |= top[l] > largest[l] + kMuch;
+        for (int l = 0; any && l < kWindow; l++) {
+            const T raised = top[l] > largest[l] + kMuch ? top[l] : largest[l];
+            shrink[l] = raised == -kInfinity ? T(1) : exponential(largest[l] - raised);
+            largest[l] = raised;
+        }
+        return any;
     }
 
     static void shrink_rows(T *panel, int64_t rows, const T *factor) {

@@ -1,54 +1,31 @@
 // The walk over all windows that a graph serves by tiles.
 #pragma once
-#include "tile_backward.h"
 #include "tile_forward.h"
+#include "tile_one_pass.h"
 
 namespace GF_NAMESPACE {
 
-constexpr double kCacheBytes = 1 << 18;
-constexpr int64_t kGroup = 8;  // windows that share what they read
-constexpr int64_t kLeastUnits = 64;
-
-// The first window of chunk c of `count`: windows cost as their pairs do, and a little each.
-inline int64_t window_start(const RowsOf &rows, int64_t num_windows, int64_t c, int64_t count) {
-    if (c >= count) return num_windows;
-    const double share = double(rows.ptr[rows.count] + rows.count) * double(c) / double(count);
-    int64_t low = 0, high = num_windows;
-    while (low < high) {
-        const int64_t middle = (low + high) / 2, row = std::min(middle * kWindow, rows.count);
-        if (double(rows.ptr[row] + row) < share) low = middle + 1;
-        else high = middle;
-    }
-    return low;
-}
-
-// Windows that tiles serve, chunk by chunk and head by head. A chunk's head is one thread's, and the windows of a chunk
-// follow from the graph alone, so partial tables are the same for any number of threads.
-template <class Pass, class Work>
-void for_tiles(const Problem &p, const RowsOf &rows, const Poisoned &poisoned, bool sums_heads, Work work) {
-    const int64_t num_windows = (rows.count + kWindow - 1) / kWindow;
-    // Heads follow one another while what a window reads for all of them stays in a core's cache; else a head goes
-    // through all windows before the next one does.
-    const double degree = double(rows.ptr[rows.count]) / double(rows.count);
-    const bool heads_together = sums_heads || degree * p.heads * (p.width + p.value_width) * sizeof(float) < kCacheBytes;
-    const int64_t least = heads_together ? kLeastUnits : kLeastUnits / p.heads;
-    const int64_t chunks = std::clamp<int64_t>(std::max(num_windows / kGroup, least), 1, p.num_chunks);
-    const int64_t units = chunks * (heads_together ? 1 : p.heads);
+// Windows that tiles serve, chunk by chunk and head by head. `more` goes to each thread's pass.
+template <class Pass, class Work, class... More>
+void for_tiles(const Problem &p, const Walk &walk, const Poisoned &poisoned, Work work, const More &...more) {
 #pragma omp parallel num_threads(p.threads)
     {
-        Pass pass(p, poisoned, heads_together);
+        Pass pass(p, poisoned, walk.heads_together, more...);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t unit = 0; unit < units; unit++) {
-            const int64_t chunk = unit % chunks, last = window_start(rows, num_windows, chunk + 1, chunks);
-            const int first_head = int(unit / chunks), last_head = heads_together ? p.heads : first_head + 1;
-            for (int64_t window = window_start(rows, num_windows, chunk, chunks), packed = window; window < last; window++) {
-                if (!heads_together && window == packed) {
-                    packed = std::min(window + kGroup, last);
-                    pass.pack(window, packed, first_head);
+        for (int64_t unit = 0; unit < walk.units(); unit++) {
+            const int64_t chunk = unit % walk.chunks;
+            const int64_t first = walk.first_window(chunk), last = walk.first_window(chunk + 1);
+            const int first_head = int(unit / walk.chunks), last_head = walk.heads_together ? p.heads : first_head + 1;
+            pass.begin_unit(chunk, first_head, last_head);
+            for (int64_t window = first, packed = window; window < last; window++) {
+                if (window == packed) {
+                    packed = std::min(window + walk.group, last);
+                    pass.pack(window, packed, first_head, last_head);
                 }
-                if (!rows.is_tiled(window * kWindow)) continue;
+                if (!walk.rows.is_tiled(window * kWindow)) continue;
                 for (int h = first_head; h < last_head; h++) work(pass, window, h, chunk);
             }
+            pass.end_unit();
         }
     }
 }
@@ -66,7 +43,8 @@ template <class T>
 void tiles_forward(const Problem &p) {
     if (!p.query_tile_ptr) return;
     const Poisoned poisoned = poisoned_entries<T>(p, p.key, p.value, p.num_keys);
-    for_tiles<TileForward<T>>(p, by_query(p), poisoned, false, [](auto &pass, int64_t window, int h, int64_t) { pass.run(window, h); });
+    for_tiles<TileForward<T>>(p, Walk(p, by_query(p), false), poisoned,
+                              [](auto &pass, int64_t window, int h, int64_t) { pass.run(window, h); });
 }
 
 template <class T>
@@ -74,7 +52,7 @@ void tiles_backward_by_query(const Problem &p) {
     if (!p.query_tile_ptr) return;
     const Poisoned poisoned = poisoned_entries<T>(p, p.key, p.value, p.num_keys);
     // The gradient of a pair's features is summed over heads.
-    for_tiles<TileByQuery<T>>(p, by_query(p), poisoned, p.grad_edge_attr != nullptr,
+    for_tiles<TileByQuery<T>>(p, Walk(p, by_query(p), p.grad_edge_attr != nullptr), poisoned,
                               [](auto &pass, int64_t window, int h, int64_t chunk) { pass.run(window, h, chunk); });
 }
 
@@ -82,7 +60,31 @@ template <class T>
 void tiles_backward_by_key(const Problem &p) {
     if (!p.key_tile_ptr) return;
     const Poisoned poisoned = poisoned_entries<T>(p, p.query, p.grad_out, p.num_queries);
-    for_tiles<TileByKey<T>>(p, by_key(p), poisoned, false, [](auto &pass, int64_t window, int h, int64_t) { pass.run(window, h); });
+    for_tiles<TileByKey<T>>(p, Walk(p, by_key(p), false), poisoned,
+                            [](auto &pass, int64_t window, int h, int64_t) { pass.run(window, h); });
+}
+
+// Whether the backward pass is one pass over the keys' windows. What is summed for each query beside dq takes two, and
+// so does a delta that needs the pairs.
+inline bool takes_one_pass(const Problem &p) {
+    return p.key_tile_ptr && p.score == kDot && p.grad_query && p.grad_key && !p.relation_key && !p.edge_attr &&
+           !p.grad_relation_value && (p.total || p.normalizer != kSoftmax) && by_key(p).all_tiled() &&
+           Spans(p, Walk(p, by_key(p), false)).pay(Walk(p, by_key(p), false));
+}
+
+template <class T>
+void tiles_backward(const Problem &p) {
+    const Spans spans(p, Walk(p, by_key(p), false));
+    const Poisoned poisoned = poisoned_entries<T>(p, p.query, p.grad_out, p.num_queries);
+    Poisoned poisoned_keys;
+    poisoned_keys.scan<T>(p, p.key, p.num_keys, int64_t(p.heads) * p.width);
+    find_deltas<T>(p);
+    Aligned<T> shared;
+    shared.resize(spans.shared_rows() * p.heads * p.width);
+    for_tiles<TileOnePass<T>>(p, spans.walk, poisoned,
+                              [](auto &pass, int64_t window, int h, int64_t chunk) { pass.run(window, h, chunk); },
+                              spans, poisoned_keys, shared);
+    add_shared<T>(p, spans, shared.data());
 }
 
 }  // namespace GF_NAMESPACE

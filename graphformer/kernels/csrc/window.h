@@ -35,7 +35,7 @@ struct Window {
     int64_t other[kEntries];
     uint32_t mask[kEntries];
     bool bad[kEntries];
-    bool any_bad = false;
+    bool any_bad = false, in_order = false;  // in_order: each entry is the one before and 1
 
     // Ids, relations and dropout of the block's pairs, [kEntries][kWindow]. What one head finds the next ones know, in a
     // window that is not too long.
@@ -48,8 +48,9 @@ struct Window {
     int64_t position[kWindow], behind = 0, known_window = -1;
     bool knows = false;
 
-    // Rows of entries [packed_first, packed_last), packed once for a group of windows that share them.
+    // Rows of entries [packed_first, packed_last) from head packed_head on, packed once for a group of windows.
     int64_t packed_first = 0, packed_last = 0;
+    int packed_head = 0;
     Aligned<T> packed_a, packed_b;
     const T *entries_a = nullptr, *entries_b = nullptr;  // the block's rows
 
@@ -99,11 +100,13 @@ struct Window {
         }
     }
 
-    bool prefetches() const { return h == 0 || !heads_together; }
+    // A pass that sums along the entries has work here.
+    void begin_unit(int64_t, int, int) {}
+    void end_unit() {}
 
-    // The first head that reads a row fetches it for the others too, where they follow at once.
-    void prefetch_row(const void *base, int64_t row, int length) const {
-        const int64_t size = bytes_of(p.input_type) * length, bytes = (heads_together ? H : 1) * size;
+    // For this head and, where they follow at once, for the next ones.
+    void prefetch_row(const void *base, int64_t row, int length, int heads = 1) const {
+        const int64_t size = bytes_of(p.input_type) * length, bytes = heads * size;
         const char *start = static_cast<const char *>(base) + (row * H + h) * size;
         for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(start + offset);
     }
@@ -114,12 +117,11 @@ struct Window {
         count = int(std::min<int64_t>(kWindow, rows.count - first_row));
         read_lanes(kByQuery ? p.query : p.key, D, p.score == kDot ? T(p.scale) : T(1), lanes_a.data());
         if (reads_second) read_lanes(kByQuery ? p.grad_out : p.value, V, T(1), lanes_b.data());
-        if (prefetches())
-            for (int64_t row = first_row + kWindow; row < std::min(first_row + 2 * kWindow, rows.count); row++) {
-                prefetch_row(kByQuery ? p.query : p.key, row, D);
-                if (reads_second) prefetch_row(kByQuery ? p.grad_out : p.value, row, V);
-                if (reads_second && kByQuery && p.total) prefetch_row(p.total, row, V);
-            }
+        for (int64_t row = first_row + kWindow; row < std::min(first_row + 2 * kWindow, rows.count); row++) {
+            prefetch_row(kByQuery ? p.query : p.key, row, D);
+            if (reads_second) prefetch_row(kByQuery ? p.grad_out : p.value, row, V);
+            if (reads_second && kByQuery && p.total) prefetch_row(p.total, row, V);
+        }
         rewind(window);
     }
 
@@ -147,6 +149,7 @@ struct Window {
         n = 0;
         every_mask = kAllLanes;
         any_bad = false;
+        in_order = true;
         while (n < kEntries && segment < last_segment) {
             const int take = std::min(kEntries - n, segment[1] - done);
             for (int k = 0; k < take; k++) {
@@ -156,6 +159,7 @@ struct Window {
                 any_bad |= bad[n + k];
             }
             every_mask &= uint32_t(segment[2]);
+            in_order &= other[n] == other[0] + n;
             n += take;
             done += take;
             if (done == segment[1]) segment += 3, done = 0;
@@ -212,7 +216,7 @@ struct Window {
     const void *second_base() const { return kByQuery ? p.value : p.grad_out; }
 
     // Reads the rows that the windows list once for all of them, where they list many of them more than once.
-    void pack(int64_t first_window, int64_t last_window, int head) {
+    void pack(int64_t first_window, int64_t last_window, int first_head, int last_head) {
         int64_t listed = 0, first = std::numeric_limits<int64_t>::max(), last = 0;
         for (int64_t s = rows.tile_ptr[first_window]; s < rows.tile_ptr[last_window]; s++) {
             const int32_t *segment = tiles() + 3 * s;
@@ -221,20 +225,25 @@ struct Window {
             last = std::max<int64_t>(last, int64_t(segment[0]) + segment[1]);
         }
         packed_first = packed_last = 0;
-        if (listed < 2 * (last - first) || (last - first) * (D + V) > kMostPacked) return;
-        h = head;
-        pack_rows(first_base(), first, last, D, p.score == kDot, packed_a);
-        pack_rows(second_base(), first, last, V, true, packed_b);
-        packed_first = first, packed_last = last;
+        if (listed < 2 * (last - first) || (last - first) * (last_head - first_head) * (D + V) > kMostPacked) return;
+        packed_first = first, packed_last = last, packed_head = first_head;
+        pack_rows(first_base(), last_head, D, p.score == kDot, packed_a);
+        pack_rows(second_base(), last_head, V, true, packed_b);
     }
 
-    void pack_rows(const void *base, int64_t first, int64_t last, int length, bool zero_bad, Aligned<T> &packed) {
-        constexpr int64_t kRowsAhead = 8;
-        packed.grow((last - first) * length);
-        for (int64_t row = first; row < last; row++) {
-            if (row + kRowsAhead < last) prefetch_row(base, row + kRowsAhead, length);
-            read_entry(base, row, length, zero_bad && poisoned[row], packed.data() + (row - first) * length);
+    void pack_rows(const void *base, int last_head, int length, bool zero_bad, Aligned<T> &packed) {
+        constexpr int64_t kRowsAhead = 16;
+        packed.grow((last_head - packed_head) * (packed_last - packed_first) * length);
+        for (int64_t row = packed_first; row < packed_last; row++) {
+            h = packed_head;
+            if (row + kRowsAhead < packed_last) prefetch_row(base, row + kRowsAhead, length, last_head - packed_head);
+            for (; h < last_head; h++)
+                read_entry(base, row, length, zero_bad && poisoned[row], packed_row(packed, row, length));
         }
+    }
+
+    T *packed_row(const Aligned<T> &packed, int64_t row, int length) const {
+        return packed.data() + ((h - packed_head) * (packed_last - packed_first) + row - packed_first) * length;
     }
 
     // A row that is not finite is zero where it goes into a product.
@@ -247,19 +256,27 @@ struct Window {
     const T *read_entries(const void *base, int length, bool zero_bad, const Aligned<T> &packed, T *rows) {
         constexpr int kRowsAhead = 8;
         if (packed_last > 0) {
-            const T *source = packed.data() - packed_first * length;
-            if (other[n - 1] - other[0] == n - 1) return source + other[0] * length;
-            for (int t = 0; t < n; t++) copy_row(source + other[t] * length, rows + t * length, length);
+            if (in_order) return packed_row(packed, other[0], length);
+            for (int t = 0; t < n; t++) copy_row(packed_row(packed, other[t], length), rows + t * length, length);
             return rows;
         }
         for (int t = 0; t < n; t++) {
-            if (prefetches() && t + kRowsAhead < n) prefetch_row(base, other[t + kRowsAhead], length);
+            if ((h == 0 || !heads_together) && t + kRowsAhead < n)
+                prefetch_row(base, other[t + kRowsAhead], length, heads_together ? H : 1);
             read_entry(base, other[t], length, zero_bad && bad[t], rows + t * length);
         }
         return rows;
     }
 
-    void read_first() { entries_a = read_entries(first_base(), D, p.score == kDot, packed_a, row_a.data()); }
+    // The second rows of a packed block are asked for while its scores are found.
+    void read_first() {
+        if (packed_last > 0 && in_order) {
+            const char *start = reinterpret_cast<const char *>(packed_row(packed_b, other[0], V));
+            const int64_t bytes = int64_t(n) * V * int64_t(sizeof(T));
+            for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(start + offset);
+        }
+        entries_a = read_entries(first_base(), D, p.score == kDot, packed_a, row_a.data());
+    }
     void read_second() { entries_b = read_entries(second_base(), V, true, packed_b, row_b.data()); }
 
 };
