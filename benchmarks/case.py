@@ -186,12 +186,14 @@ class Provider:
         about: One line for the tables.
         why_not: (case, inputs' type, measure) -> the reason why it cannot, empty where it can.
         prepare: Lays the inputs out as it likes them, outside of any timing.
+        leaves_out: Whether it does only a part of the work, as a bound for the others; the gate lets it pass.
     """
 
     name: str
     about: str
     why_not: Callable[[Case, str], str]
     prepare: Callable[[Case, Any], Run]
+    leaves_out: bool = False
 
 
 def rows_in_order(*layouts: tuple[Tensor, Tensor]) -> Tensor:

@@ -92,7 +92,7 @@ def layers(quick: bool) -> list[Case]:
                 name,
                 partial(_rmat_layer, kind, nodes, edges, levels),
                 (BOTH, MEMORY),
-                ("native", name),
+                ("native", name, *(("no-attention",) if kind == "dot" else ())),
                 f"R-MAT, N={nodes}, E={edges}, 128 channels, 8 heads",
                 aims,
                 {BOTH: (dense, *_row_work(nodes, edges, 128)[BOTH])},
@@ -251,7 +251,9 @@ def molecules(quick: bool) -> list[Case]:
         sizes = f"{about}, E={pairs}, 128 channels, 8 heads"
         make = partial(dense_layer, kind)
         measures = (BOTH,) if quick else (BOTH, MEMORY)  # each memory is a process of its own
-        out.append(Case("molecules", name, make, measures, ("native", rival), sizes, aims, {BOTH: work}))
+        out.append(
+            Case("molecules", name, make, measures, ("native", rival, "no-attention"), sizes, aims, {BOTH: work})
+        )
     return out
 
 
@@ -264,7 +266,7 @@ def training(quick: bool, root: str | None = None) -> list[Case]:
             name,
             partial(inputs.molhiv, root or "", most, name == "molhiv-bonds"),
             (EPOCH,),
-            ("native", "transformer-conv"),
+            ("native", "transformer-conv", "no-attention"),
             f"{most or 'all'} training molecules, 5 layers x 64, 8 heads, batches of 256"
             + (", bond features" if name == "molhiv-bonds" else ""),
             {EPOCH: {"transformer-conv": 2.0}},

@@ -84,7 +84,7 @@ def _wants_gradients(case: Case) -> bool:
 def _gated(case: Case, provider: Provider, inputs: Any, expected: dict[str, Tensor]) -> tuple[Run, str]:
     """The provider, ready, and what the gate has against it."""
     run = provider.prepare(case, inputs)
-    if provider.name == "gather":  # a bound, no attention
+    if provider.leaves_out:
         return run, ""
     gradients = bool(run.leaves) and _wants_gradients(case) and not provider.why_not(case, BOTH)
     found = gate.numbers(run, gradients)

@@ -91,6 +91,22 @@ class OurLayer(torch.nn.Module):
         return out + self.mlp(out)
 
 
+class WithoutAttention(OurLayer):
+    """The same layer's linear maps, and nothing where its attention was: what a faster attention cannot change."""
+
+    def __init__(self, inputs: Layer) -> None:
+        super().__init__(inputs, "auto")
+
+    def forward(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None = None) -> Tensor:
+        """One row a node."""
+        conv = self.conv
+        out = conv.lin_out(conv.lin_query(x) + conv.lin_key(x) + conv.lin_value(x))
+        if self.mlp is None:
+            return out
+        out = out + x
+        return out + self.mlp(out)
+
+
 def feed_forward(channels: int) -> torch.nn.Sequential:
     """The feed-forward of GPSConv, with its numbering."""
     linear = torch.nn.Linear
@@ -139,7 +155,22 @@ def _build(inputs: Building) -> Run:
     return Run(rows, whole=build)
 
 
-PROVIDERS = tuple(
-    Provider(name, f"graphformer, backend {name}", partial(_why_not, name), partial(_prepare, name))
-    for name in ("native", "reference")
+def _prepare_without(case: Case, inputs: Layer | Training) -> Run:
+    if isinstance(inputs, Layer):
+        return layer_run(WithoutAttention(inputs), inputs, inputs.graph)
+    return training_run(TrainingModel(inputs, WithoutAttention), inputs, lambda batch: None)
+
+
+PROVIDERS = (
+    *(
+        Provider(name, f"graphformer, backend {name}", partial(_why_not, name), partial(_prepare, name))
+        for name in ("native", "reference")
+    ),
+    Provider(
+        "no-attention",
+        "the same layers with nothing where the attention was: their linear maps, a bound",
+        lambda case, measure: "",
+        _prepare_without,
+        leaves_out=True,
+    ),
 )

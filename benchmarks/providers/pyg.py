@@ -76,5 +76,6 @@ def _gather(query: Tensor, key: Tensor, value: Tensor, source: Tensor, target: T
 
 _FORWARD = {"pyg": _plain, "pyg-scatter": _scatter, "pyg-segment": _segment, "gather": _gather}
 PROVIDERS = tuple(
-    Provider(name, about, partial(_why_not, name), partial(_prepare, name)) for name, about in _ABOUT.items()
+    Provider(name, about, partial(_why_not, name), partial(_prepare, name), leaves_out=name == "gather")
+    for name, about in _ABOUT.items()
 )
