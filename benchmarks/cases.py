@@ -251,9 +251,8 @@ def molecules(quick: bool) -> list[Case]:
         sizes = f"{about}, E={pairs}, 128 channels, 8 heads"
         make = partial(dense_layer, kind)
         measures = (BOTH,) if quick else (BOTH, MEMORY)  # each memory is a process of its own
-        out.append(
-            Case("molecules", name, make, measures, ("native", rival, "no-attention"), sizes, aims, {BOTH: work})
-        )
+        providers = ("native", rival, "no-attention")
+        out.append(Case("molecules", name, make, measures, providers, sizes, aims, {BOTH: work}))
     return out
 
 
