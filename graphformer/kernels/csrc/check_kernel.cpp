@@ -55,6 +55,7 @@ struct Case {
     bool has_bias, removes, has_dropout, is_wide;
     std::vector<std::pair<int64_t, int64_t>> pairs;  // query and key, by edge id
     bool is_tiled = false;                           // all windows by tiles, else all row by row
+    bool in_runs = false;                            // pairs in runs, else one by one; they are sorted, each once
 };
 
 // What is checked: the C interface, which takes the best instruction set here, and the sets below it.
@@ -222,8 +223,13 @@ class Call {
         p.wide_index = p.wide_id = case_.is_wide;
         p.query_ptr = static_cast<int64_t *>(keep<int64_t>(by_query.ptr));
         p.key_ptr = static_cast<int64_t *>(keep<int64_t>(by_key.ptr));
-        p.key_index = integers(by_query.other), p.query_index = integers(by_key.other);
-        p.edge_id = integers(by_query.id), p.key_edge_id = integers(by_key.id);
+        if (case_.in_runs) {
+            set_runs(by_query, p.query_run_ptr, p.query_run_start, p.query_run_stop);
+            set_runs(by_key, p.key_run_ptr, p.key_run_start, p.key_run_stop);
+        } else {
+            p.key_index = integers(by_query.other), p.query_index = integers(by_key.other);
+            p.edge_id = integers(by_query.id), p.key_edge_id = integers(by_key.id);
+        }
         if (case_.is_tiled && !case_.pairs.empty()) {
             set_tiles(by_query, p.query_tile_ptr, p.query_tiles);
             set_tiles(by_key, p.key_tile_ptr, p.key_tiles);
@@ -231,6 +237,21 @@ class Call {
         std::vector<int64_t> relation(case_.pairs.size());
         for (size_t e = 0; e < relation.size(); e++) relation[e] = case_.relations ? int64_t(e) % case_.relations : 0;
         if (case_.relations) p.relation = static_cast<int32_t *>(keep<int32_t>(relation));
+    }
+
+    void set_runs(const Side &side, const int64_t *&run_ptr, const int64_t *&run_start, const int64_t *&run_stop) {
+        std::vector<int64_t> ptr{0}, start, stop;
+        for (size_t row = 0; row + 1 < side.ptr.size(); row++) {
+            for (int64_t at = side.ptr[row]; at < side.ptr[row + 1]; at++) {
+                const int64_t node = side.other[at];
+                if (at > side.ptr[row] && stop.back() == node) stop.back()++;
+                else start.push_back(node), stop.push_back(node + 1);
+            }
+            ptr.push_back(int64_t(start.size()));
+        }
+        run_ptr = static_cast<int64_t *>(keep<int64_t>(ptr));
+        run_start = static_cast<int64_t *>(keep<int64_t>(start));
+        run_stop = static_cast<int64_t *>(keep<int64_t>(stop));
     }
 
     void set_tiles(const Side &side, const int64_t *&tile_ptr, const int32_t *&tiles) {
@@ -315,7 +336,9 @@ void check(const Case &c, int most_threads) {
     const auto run = [&](InputType type, int threads, const Loops &loops) {
         return Call(c, inputs, grad_out, edge_grad, type, threads).run(loops);
     };
-    const Arrays expected = run(kFloat64, 1, all[0]);
+    Case listed = c;
+    listed.in_runs = false;
+    const Arrays expected = Call(listed, inputs, grad_out, edge_grad, kFloat64, 1).run(all[0]);
     // A kink of relu or leaky relu at one of the numbers drawn would spoil the differences.
     if (c.normalizer != kRelu && c.score != kLeakyRelu) check_gradients(c, inputs, grad_out, edge_grad, expected);
     for (const Loops &loops : all)
@@ -379,11 +402,19 @@ std::vector<Case> cases() {
 int main(int argc, char **argv) {
     const int most_threads = argc > 1 ? std::atoi(argv[1]) : 3;
     const std::vector<Case> all = cases();
+    size_t number = 0;
     for (Case c : all)
         for (const bool is_tiled : {false, true}) {
             c.is_tiled = is_tiled;
             check(c, most_threads);
+            if (number++ % 5) continue;
+            Case runs = c;
+            std::sort(runs.pairs.begin(), runs.pairs.end());
+            runs.pairs.erase(std::unique(runs.pairs.begin(), runs.pairs.end()), runs.pairs.end());
+            runs.in_runs = true;
+            check(runs, most_threads);
         }
-    std::printf("%zu problems by rows and by tiles, instruction set %s, %d failures\n", all.size(), gf_instruction_set(), failures);
+    std::printf("%zu problems by rows and by tiles, some in runs, instruction set %s, %d failures\n", all.size(),
+                gf_instruction_set(), failures);
     return failures > 0;
 }
