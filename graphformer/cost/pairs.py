@@ -13,7 +13,7 @@ from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.tiles import Served, Tiles, make_tiles_of_runs, serve
 from graphformer.patterns import Pattern
 from graphformer.patterns.node_sets import read_nodes
-from graphformer.patterns.terms import PairTerm, make_graph, support
+from graphformer.patterns.terms import PairTerm, held_runs, make_graph, support
 
 
 class Pairs(NamedTuple):
@@ -70,8 +70,14 @@ def pairs_of_pattern(pattern: Pattern, nodes: Any) -> Pairs:
     has_own_edges = any(isinstance(term, PairTerm) for term in terms)
     index, edge_id = index_dtype(max(sets.num_queries, sets.num_keys)).itemsize, index_dtype(num_edges).itemsize
     labels = (index_dtype(num_relations).itemsize if num_relations else 0) + (8 if has_own_edges else 0)
+    transposed = runs.transpose()
     by_query, query_tile_bytes = _serve_runs(runs)
-    by_key, key_tile_bytes = _serve_runs(runs.transpose())
+    by_key, key_tile_bytes = _serve_runs(transposed)
+    held = held_runs(terms)
+    row_bytes = num_edges * (index + labels) if held is None else _run_bytes(held)
+    key_bytes = num_edges * (index + edge_id)
+    if held is not None and transposed.are_few(num_edges):
+        key_bytes = _run_bytes(transposed)
     return Pairs(
         sets.num_queries,
         sets.num_keys,
@@ -81,10 +87,14 @@ def pairs_of_pattern(pattern: Pattern, nodes: Any) -> Pairs:
         sets.device,
         by_query,
         by_key,
-        8 * (sets.num_queries + 1) + num_edges * (index + labels),
-        8 * (sets.num_keys + 1) + num_edges * (index + edge_id),
+        8 * (sets.num_queries + 1) + row_bytes,
+        8 * (sets.num_keys + 1) + key_bytes,
         query_tile_bytes + key_tile_bytes,
     )
+
+
+def _run_bytes(runs: KeyRuns) -> int:
+    return num_bytes((runs.ptr, runs.start, runs.stop))
 
 
 def _serve_runs(runs: KeyRuns) -> tuple[Served, int]:

@@ -309,7 +309,7 @@ class AttentionGraph:
         Example:
             >>> graph = AttentionGraph.from_dense(torch.ones(40, 40).bool()).prepare()
             >>> graph.tiles_by_key.segments.tolist()
-            [[0, 40, -1]]
+            [[0, 40, -1], [0, 40, 255]]
         """
         _ = self.tiles_by_query, self.tiles_by_key
         return self

@@ -75,7 +75,7 @@ def _num_duplicates(graph: AttentionGraph) -> int:
 
 def _num_unused(graph: AttentionGraph) -> int:
     if graph.query_side.runs is not None:
-        return int((graph.key_side.ptr.diff() == 0).sum())
+        return int((graph.query_side.transpose().ptr.diff() == 0).sum())
     return graph.num_keys - int(graph.by_query.index.unique().numel())
 
 

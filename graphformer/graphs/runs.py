@@ -11,6 +11,9 @@ from torch import Tensor
 from graphformer._checks import require
 from graphformer.graphs.layout import expand_rows
 
+# A run costs as much memory as this many pairs in a list; and kernels walk a row's runs, this many on average at most.
+_PAIRS_OF_A_RUN, _RUNS_OF_A_ROW = 4, 8
+
 
 @dataclass(frozen=True, eq=False)
 class KeyRuns:
@@ -90,10 +93,15 @@ class KeyRuns:
         torch.cumsum(self.stop - self.start, 0, out=before[1:])
         return before[self.ptr].diff()
 
-    def keys(self) -> Tensor:
-        """The keys of all rows, row after row, ascending in each. Shape `[num_pairs]`, int64."""
+    def are_few(self, num_pairs: int) -> bool:
+        """Whether the runs cost less than a list of their pairs, and rows so few that a pair's place is soon found."""
+        runs = self.start.numel()
+        return runs * _PAIRS_OF_A_RUN <= num_pairs and runs <= _RUNS_OF_A_ROW * self.num_queries
+
+    def keys(self, num_pairs: int | None = None) -> Tensor:
+        """The keys of all rows, row after row, ascending in each. Shape `[num_pairs]`, int64; counted if not told."""
         length = self.stop - self.start
-        total = int(length.sum())
+        total = int(length.sum()) if num_pairs is None else num_pairs
         shift = self.start - (length.cumsum(0) - length)
         return torch.repeat_interleave(shift, length, output_size=total).add_(torch.arange(total, device=shift.device))
 

@@ -16,6 +16,8 @@ from graphformer.graphs.tiles import Tiles, make_tiles, make_tiles_of_runs
 class Side:
     """Rows of pairs, held as a layout, or as runs of the other end where these are far fewer than the pairs.
 
+    `num_pairs` counts the pairs, copies too.
+
     A side of runs enumerates its pairs when :attr:`layout` is asked for, and not before: the `native` backend walks the
     runs. Edge ids are then the positions by query. Tiles and layout are made once and kept.
 
@@ -39,6 +41,7 @@ class Side:
         self._by_query = by_query
         self._layout = layout
         self._ptr = None if runs is None else offsets(runs.degree)
+        self.num_pairs = layout.index.shape[0] if layout is not None else runs.num_pairs if runs is not None else 0
         self._tiles: tuple[Tiles | None] | None = None  # in a tuple, once made
 
     @property
@@ -52,11 +55,6 @@ class Side:
         return self.ptr.shape[0] - 1
 
     @property
-    def num_pairs(self) -> int:
-        """Number of pairs, copies counted."""
-        return self.layout.index.shape[0] if self.runs is None else self.runs.num_pairs
-
-    @property
     def layout(self) -> Layout:
         """The pairs, enumerated."""
         if self._layout is None:
@@ -66,7 +64,7 @@ class Side:
                 self._layout = transpose_layout(self._by_query.layout, self.num_rows)
                 return self._layout
             dtype = index_dtype(max(self.num_rows, self.num_others))
-            self._layout = Layout(self._ptr, self.runs.keys().to(dtype), None)
+            self._layout = Layout(self._ptr, self.runs.keys(self.num_pairs).to(dtype), None)
         return self._layout
 
     @property
@@ -86,21 +84,28 @@ class Side:
         return self._tiles[0]
 
     def transpose(self) -> Side:
-        """The other side of the same graph, this one being by query."""
-        if self.runs is not None:
-            return Side(self.num_rows, runs=self.runs.transpose(), by_query=self)
+        """The other side of the same graph, this one being by query.
+
+        It is held as runs too, where these are few; torch.compile, which needs shapes that do not depend on data, lists
+        the pairs.
+        """
+        if self.runs is not None and not torch.compiler.is_compiling():
+            runs = self.runs.transpose()
+            if runs.are_few(self.num_pairs):
+                return Side(self.num_rows, runs=runs, by_query=self)
         return Side(self.num_rows, layout=transpose_layout(self.layout, self.num_others))
 
     def tensors(self) -> Iterable[Tensor | None]:
         """What is held beside tiles."""
-        runs = () if self.runs is None else (self._ptr, self.runs.ptr, self.runs.start, self.runs.stop)
-        return (*runs, *(self._layout or ()))
+        runs = () if self.runs is None else (self.runs.ptr, self.runs.start, self.runs.stop)
+        return (self.ptr, *runs, *(self._layout or ())[1:])
 
     def state(self) -> dict[str, Any]:
         """Plain containers of tensors, as the restricted unpickler reads them; a layout that runs can give is left."""
         runs = self.runs
         return {
             "num_others": self.num_others,
+            "num_pairs": self.num_pairs,
             "runs": None if runs is None else (runs.ptr, runs.start, runs.stop),
             "layout": None if runs is not None else tuple(self.layout),
             "ptr": self._ptr,
@@ -112,7 +117,7 @@ class Side:
         """The side that :meth:`state` describes."""
         out = cls.__new__(cls)
         out._by_query = None if state["runs"] is None else by_query
-        out.num_others, out._ptr = state["num_others"], state["ptr"]
+        out.num_others, out.num_pairs, out._ptr = state["num_others"], state["num_pairs"], state["ptr"]
         out.runs = None if state["runs"] is None else KeyRuns(*state["runs"], state["num_others"])
         out._layout = None if state["layout"] is None else Layout(*state["layout"])
         tiles = state["tiles"]

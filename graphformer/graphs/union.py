@@ -22,46 +22,52 @@ def unite(graphs: Any, kind: type[AttentionGraph]) -> AttentionGraph:
     if len(graphs) == 1:
         return graphs[0]
     device = graphs[0].device
-    queries, keys, edges, own = (
-        [getattr(graph, name) for graph in graphs] for name in ("num_queries", "num_keys", "num_edges", "num_own_edges")
+    keys, edges, own = (
+        [getattr(graph, name) for graph in graphs] for name in ("num_keys", "num_edges", "num_own_edges")
     )
-    num_edges = sum(edges)
     per_edge = torch.tensor(edges, device=device)
-
-    def shifted(parts: list[Tensor], counts: list[int], repeats: Tensor, length: int) -> Tensor:
-        step = torch.tensor(counts, device=device)
-        return torch.cat(parts).long() + torch.repeat_interleave(step.cumsum(0) - step, repeats, output_size=length)
-
     if all(graph.query_side.runs is not None for graph in graphs):
-        return kind(_unite_runs([graph.query_side.runs for graph in graphs]), sum(keys))  # runs carry nothing else
-    ptr = torch.zeros(sum(queries) + 1, dtype=torch.int64, device=device)
-    per_query = torch.tensor(queries, device=device)
-    ptr[1:] = shifted([graph.by_query.ptr[1:] for graph in graphs], edges, per_query, sum(queries))
-    index = shifted([graph.by_query.index for graph in graphs], keys, per_edge, num_edges)
-    edge_id = None
-    if any(graph.by_query.edge_id is not None for graph in graphs):
-        ids = [
-            graph.by_query.edge_id
-            if graph.by_query.edge_id is not None
-            else torch.arange(graph.num_edges, device=device)
-            for graph in graphs
-        ]
-        edge_id = shifted(ids, edges, per_edge, num_edges).to(index_dtype(num_edges))
+        by_query: Layout | KeyRuns = _unite_runs([graph.query_side.runs for graph in graphs])
+    else:
+        by_query = _unite_layouts([graph.by_query for graph in graphs], keys)
     own_edge = None
     if graphs[0].own_edge is not None:
         local = torch.cat([graph.own_edge for graph in graphs])
-        start = torch.tensor(own, device=device)
-        start = torch.repeat_interleave(start.cumsum(0) - start, per_edge, output_size=num_edges)
-        own_edge = torch.where(local < 0, local, local + start)
+        own_edge = torch.where(local < 0, local, local + _starts(own, per_edge, sum(edges)))
     relations = [graph.relation for graph in graphs if graph.relation is not None]
     return kind(
-        Layout(ptr, index.to(index_dtype(max(sum(queries), sum(keys)))), edge_id),
+        by_query,
         sum(keys),
         relation=torch.cat(relations) if relations else None,
         num_relations=max(graph.num_relations for graph in graphs),
         own_edge=own_edge,
         num_own_edges=sum(own),
     )
+
+
+def _starts(counts: list[int], repeats: Tensor, length: int) -> Tensor:
+    """The running sum of the members' counts before each member, as often as `repeats` says."""
+    step = torch.tensor(counts, device=repeats.device)
+    return torch.repeat_interleave(step.cumsum(0) - step, repeats, output_size=length)
+
+
+def _unite_layouts(members: list[Layout], keys: list[int]) -> Layout:
+    edges, queries = (
+        [part.shape[0] for part in parts] for parts in zip(*((m.index, m.ptr[1:]) for m in members), strict=True)
+    )
+    num_edges, num_queries, device = sum(edges), sum(queries), members[0].ptr.device
+    per_edge, per_query = torch.tensor(edges, device=device), torch.tensor(queries, device=device)
+    ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=device)
+    ptr[1:] = torch.cat([layout.ptr[1:] for layout in members]) + _starts(edges, per_query, num_queries)
+    index = torch.cat([layout.index for layout in members]).long() + _starts(keys, per_edge, num_edges)
+    edge_id = None
+    if any(layout.edge_id is not None for layout in members):
+        ids = [
+            torch.arange(count, device=device) if layout.edge_id is None else layout.edge_id.long()
+            for layout, count in zip(members, edges, strict=True)
+        ]
+        edge_id = (torch.cat(ids) + _starts(edges, per_edge, num_edges)).to(index_dtype(num_edges))
+    return Layout(ptr, index.to(index_dtype(max(num_queries, sum(keys)))), edge_id)
 
 
 def _unite_runs(members: list[KeyRuns]) -> KeyRuns:

@@ -269,7 +269,8 @@ class _Call:
 
     def _set_rows(self, rows: Rows) -> None:
         problem = self.problem
-        problem.wide_index = int(rows.key_index is not None and rows.key_index.dtype == torch.int64)
+        listed = rows.key_index if rows.key_index is not None else rows.query_index
+        problem.wide_index = int(listed is not None and listed.dtype == torch.int64)
         ids = rows.edge_id if rows.edge_id is not None else rows.key_edge_id
         problem.wide_id = int(ids is not None and ids.dtype == torch.int64)
         for name in _ROWS:

@@ -185,10 +185,10 @@ def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any
         out = formula.attend(Tensors(*by_field), listed, options)  # type: ignore[arg-type]
         asked = [v for v, need in zip(by_field, ctx.needs, strict=True) if v is not None and need]
         grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
-        pairs = [(g, gg) for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad and gg is not None]
+        known = [(g, gg) for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad and gg is not None]
         wanted = [v for v in variables if v is not None]
         second = torch.autograd.grad(
-            [g for g, _ in pairs], wanted, [gg for _, gg in pairs], create_graph=keep_graph, allow_unused=True
+            [g for g, _ in known], wanted, [gg for _, gg in known], create_graph=keep_graph, allow_unused=True
         )
     found = iter(second)
     first, *rest = [None if v is None else next(found) for v in variables]

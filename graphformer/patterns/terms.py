@@ -14,9 +14,6 @@ from graphformer.graphs.layout import index_dtype, make_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
 
-# A run costs as much memory as this many pairs in a list.
-_RUN = 4
-
 
 @dataclass(frozen=True, eq=False)
 class RunTerm:
@@ -111,14 +108,22 @@ def join(first: list[Term], second: list[Term], sets: NodeSets) -> list[Term]:
     return first + [term.drop(covered) for term in second]
 
 
+def held_runs(terms: Sequence[Term]) -> KeyRuns | None:
+    """The runs that the graph of these terms is held as, or None where its pairs are listed."""
+    if len(terms) != 1 or not isinstance(terms[0], RunTerm) or terms[0].relation is not None:
+        return None
+    runs = terms[0].runs
+    return runs if runs.are_few(runs.num_pairs) else None
+
+
 def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> AttentionGraph:
     """The graph of all terms, ordered by query, keys ascending, equal pairs in the order of the terms.
 
     Runs alone stay runs where they are few; otherwise the pairs are enumerated.
     """
     num_queries, num_keys = sets.num_queries, sets.num_keys
-    runs = terms[0].runs if len(terms) == 1 and isinstance(terms[0], RunTerm) else None
-    if runs is not None and not num_relations and runs.start.numel() * _RUN <= runs.num_pairs:
+    runs = held_runs(terms)
+    if runs is not None:
         return AttentionGraph(runs, num_keys)
     queries, keys = zip(*(term.pairs() for term in terms), strict=True)
     layout = make_layout(torch.cat(queries), torch.cat(keys), num_queries, num_keys)

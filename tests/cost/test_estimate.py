@@ -220,7 +220,7 @@ def test_the_words() -> None:
         "backend: native, the first that can; reference could too\n"
         "loops: tiles serve 16 of 16 windows of 32 queries (fill 67.1%)\n"
         "multiply-adds: 5.8 M forward, 26.0 M forward and backward\n"
-        "memory: graph 385.6 KiB; queries, keys, values and results 512.0 KiB; beside these 8.0 KiB forward, "
+        "memory: graph 54.5 KiB; queries, keys, values and results 512.0 KiB; beside these 8.0 KiB forward, "
         "24.0 KiB backward\n"
         "forward reads and writes 962.0 KiB; one materialised [E, H, D] would take 7.4 MiB"
     )

@@ -19,6 +19,7 @@ from graphformer import AttentionGraph
 from graphformer._library import LIBRARY
 from graphformer.graphs import side
 from graphformer.graphs.layout import index_dtype
+from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.united import UnitedGraphs
 from graphformer.testing import DEGENERATE_GRAPHS, random_graph
 
@@ -516,3 +517,17 @@ def test_a_sparse_matrix_has_two_dimensions_of_scalars(make: object) -> None:
         gf.GraphformerError, match=r"edge_index must be a COO, CSR or CSC matrix of scalars .*; got .*Conv"
     ):
         AttentionGraph.from_edge_index(make())
+
+
+def test_runs_carry_labels_through_a_union_and_count_once() -> None:
+    rows = torch.arange(4)
+    runs = KeyRuns.from_ranges(0 * rows, 0 * rows + 5, 6)
+    graph = AttentionGraph(runs, 6, relation=torch.arange(20) % 3, num_relations=3)
+    union = AttentionGraph.union([graph, graph])
+    assert union.query_side.runs is not None
+    assert union == AttentionGraph.union(
+        [AttentionGraph(graph.by_query, 6, relation=graph.relation, num_relations=3)] * 2
+    )
+    first = graph.stats()
+    assert (graph.stats(), first.num_unused_keys) == (first, 1)
+    assert graph.to("meta").num_edges == 20

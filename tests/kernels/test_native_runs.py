@@ -75,6 +75,7 @@ def test_runs_give_the_bits_of_their_pairs(option: str, mask: torch.Tensor) -> N
         with pytest.MonkeyPatch.context() as patch:
             if by_query is runs:
                 patch.setattr(Side, "layout", property(_refuse))
+                patch.setattr(KeyRuns, "are_few", lambda self, num_pairs: True)
             out = attend(*inputs, graph, **terms, backend="native")
             leaves = [*inputs, *(t for t in terms.values() if isinstance(t, torch.Tensor))]
             results.append((out, *torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)))
@@ -108,3 +109,28 @@ def test_structured_patterns_never_list_their_pairs(
     assert all(tensor.isfinite().all() for tensor in (out, *grads))
     # Weights of a row add up to one, so that the values' gradients add up to the rows that have keys.
     assert torch.isclose(grads[2].sum(), (graph.degree > 0).sum() * 4.0, rtol=1e-4)
+
+
+def test_compiled_calls_take_unprepared_runs() -> None:
+    graph, again = Window(10).on(60), Window(10).on(60)
+    x = torch.randn(60, 2, 4, requires_grad=True)
+    bias = torch.randn(graph.num_edges, 2)
+    compiled = torch.compile(lambda x, g: attend(x, x, x, g, bias=bias), backend="eager", fullgraph=True)
+    outs = compiled(x, graph), attend(x, x, x, again, bias=bias)
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in outs))
+
+
+@pytest.mark.parametrize("runs_by_key", [True, False])
+def test_one_side_may_be_listed(runs_by_key: bool) -> None:
+    start = torch.arange(300) % 97 * 3 if not runs_by_key else torch.zeros(300, dtype=torch.int64)
+    runs = KeyRuns.from_ranges(start, start + 6, 400)
+    graph = AttentionGraph(runs, 400)
+    assert (graph.key_side.runs is not None) == runs_by_key
+    listed = AttentionGraph(graph.by_query, 400)
+    torch.manual_seed(0)
+    tensors = [torch.randn(size, 2, 3, requires_grad=True) for size in (300, 400, 400)]
+    grads = []
+    for made in (graph, listed):
+        grads.append(torch.autograd.grad(attend(*tensors, made, dropout=0.3, seed=5).sum(), tensors))
+    assert all(torch.equal(*pair) for pair in zip(*grads, strict=True))

@@ -78,7 +78,7 @@ struct Rows {
     // Where a walk over the runs of a long row goes on.
     struct {
         int64_t position = -1, run = 0, done = 0;
-    } walk;
+    } cursor;
 
     Rows(const Problem &problem, const RowsOf &side)
         : p(problem),
@@ -130,17 +130,17 @@ struct Rows {
 
     // The other ends of the pairs from .. to, which a row has from `position` on.
     void follow_runs(int64_t row, int64_t position, int from, int to) {
-        if (walk.position != position) {
-            walk.run = side.run_ptr[row];
-            walk.done = position - side.ptr[row];
+        if (cursor.position != position) {
+            cursor.run = side.run_ptr[row];
+            cursor.done = position - side.ptr[row];
         }
-        for (int t = from; t < to; walk.run++) {
-            const int64_t start = side.run_start[walk.run], length = side.run_stop[walk.run] - start;
-            while (walk.done < length && t < to) b.other[t++] = start + walk.done++;
-            if (walk.done < length) break;
-            walk.done -= length;
+        for (int t = from; t < to; cursor.run++) {
+            const int64_t start = side.run_start[cursor.run], length = side.run_stop[cursor.run] - start;
+            while (cursor.done < length && t < to) b.other[t++] = start + cursor.done++;
+            if (cursor.done < length) break;
+            cursor.done -= length;
         }
-        walk.position = position + to - from;
+        cursor.position = position + to - from;
     }
 
     // The rows that the block's pairs have in common.
@@ -414,7 +414,7 @@ struct Rows {
             each_vector([&](int k) {
 #pragma omp simd
                 for (int l = k; l < k + kLanes<T>; l++)
-                    step[l] = score[l] > 0 ? upstream[l] * exponential(-statistic[l]) : T(0);
+                    step[l] = upstream[l] * (score[l] > 0 ? exponential(-statistic[l]) : T(0));
             });
         } else {
             each_vector([&](int k) {

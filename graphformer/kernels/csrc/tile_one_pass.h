@@ -19,7 +19,7 @@ struct Spans {
 
     Spans(const Problem &p, const Walk &by_key) : walk(by_key) {
         for (lay(p); shared_rows() > p.num_queries && walk.chunks > 1; lay(p)) walk.chunks = walk.chunks * 3 / 4;
-        if (walk.units() < kLeastShares) walk.heads_together = false;
+        if (walk.units() < kLeastShares) walk.heads_together = false, walk.group = kGroup;
     }
 
     int64_t shared_rows() const { return first_shared.back(); }

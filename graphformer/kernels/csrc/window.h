@@ -225,7 +225,8 @@ struct Window {
             last = std::max<int64_t>(last, int64_t(segment[0]) + segment[1]);
         }
         packed_first = packed_last = 0;
-        if (listed < 2 * (last - first) || (last - first) * (last_head - first_head) * (D + V) > kMostPacked) return;
+        if (listed == 0 || listed < 2 * (last - first)) return;
+        if ((last - first) * (last_head - first_head) * (D + V) > kMostPacked) return;
         packed_first = first, packed_last = last, packed_head = first_head;
         pack_rows(first_base(), last_head, D, p.score == kDot, packed_a);
         pack_rows(second_base(), last_head, V, true, packed_b);
