@@ -113,8 +113,8 @@ def test_structured_patterns_never_list_their_pairs(
 
 def test_compiled_calls_take_unprepared_runs() -> None:
     graph, again = Window(10).on(60), Window(10).on(60)
-    x = torch.randn(60, 2, 4, requires_grad=True)
-    bias = torch.randn(graph.num_edges, 2)
+    x = torch.randn(60, 2, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(graph.num_edges, 2, dtype=torch.float64)
     compiled = torch.compile(lambda x, g: attend(x, x, x, g, bias=bias), backend="eager", fullgraph=True)
     outs = compiled(x, graph), attend(x, x, x, again, bias=bias)
     torch.testing.assert_close(*outs)
