@@ -262,6 +262,20 @@ def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = N
     )
 
 
+def check_axes(pattern: Pattern, argument: str, low: int) -> None:
+    """Refuse a field of a pattern that is neither an integer in [low, 2^31) nor a tuple of such, one an axis."""
+    value = getattr(pattern, argument)
+    entries = value if isinstance(value, tuple) else (value,)
+    require(
+        bool(entries) and all(type(entry) is int and low <= entry < _LIMIT for entry in entries),
+        type(pattern).__name__,
+        argument,
+        f"be an integer, {low} or more and below 2^31",
+        repr(value),
+        "Pass a plain integer, or a tuple with one an axis.",
+    )
+
+
 def check_flag(pattern: Pattern, argument: str) -> None:
     """Refuse a field of a pattern that is not a boolean."""
     value = getattr(pattern, argument)
