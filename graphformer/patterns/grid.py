@@ -42,9 +42,7 @@ class Grid:
 
     def __init__(self, *shape: int) -> None:
         whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
-        require(
-            bool(shape) and whole, "Grid", "shape", "be integers, 0 or more", shape, "For example Grid(8, 12)."
-        )
+        require(bool(shape) and whole, "Grid", "shape", "be integers, 0 or more", shape, "For example Grid(8, 12).")
         object.__setattr__(self, "shape", shape)
 
     @property
@@ -66,10 +64,11 @@ def read_shapes(nodes: Any, ptr: Tensor, where: str) -> Tensor:
         require(len(axes) == 1, where, "nodes", "have one number of axes in all sets", axes, remedy)
         return torch.tensor(shapes, dtype=torch.int64)
     pos = getattr(nodes, "pos", None)
-    is_grid = isinstance(pos, Tensor) and pos.dim() == 2 and pos.shape[1] > 1
-    if is_grid and not (pos.is_floating_point() or pos.is_complex() or pos.dtype == torch.bool):
-        return _shapes_of(pos.long(), ptr, where)
-    return ptr.diff()[:, None]
+    if not isinstance(pos, Tensor) or pos.dim() != 2 or pos.shape[1] < 2:
+        return ptr.diff()[:, None]
+    if pos.is_floating_point() or pos.is_complex() or pos.dtype == torch.bool:
+        return ptr.diff()[:, None]
+    return _shapes_of(pos.long(), ptr, where)
 
 
 def _shapes_of(pos: Tensor, ptr: Tensor, where: str) -> Tensor:
@@ -132,9 +131,10 @@ def lattice_runs(
         return KeyRuns.from_runs(query, low + place, low + place + length, num_queries, num_keys)
     place = place % size.clamp(min=1)
     stop = place + length
-    inside = (query, low + place, low + stop.minimum(size))
-    beyond = (query, low, low + stop - size)  # what reaches over the end comes in at the beginning
-    return KeyRuns.from_runs(*map(torch.cat, zip(inside, beyond, strict=True)), num_queries, num_keys)
+    # What reaches over the end comes in at the beginning.
+    begins = torch.cat((low + place, low))
+    ends = torch.cat((low + stop.minimum(size), low + stop - size))
+    return KeyRuns.from_runs(torch.cat((query, query)), begins, ends, num_queries, num_keys)
 
 
 def _enumerate(count: Tensor) -> tuple[Tensor, Tensor]:

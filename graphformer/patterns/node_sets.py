@@ -142,9 +142,7 @@ class NodeSets:
         require(len(value) == num_axes, self.where, argument, f"have {num_axes} entries, one an axis", value, remedy)
         return value
 
-    def lattice(
-        self, first: Tensor, count: Tensor, step: tuple[int, ...] | None = None, wrap: bool = False
-    ) -> KeyRuns:
+    def lattice(self, first: Tensor, count: Tensor, step: tuple[int, ...] | None = None, wrap: bool = False) -> KeyRuns:
         """For each query, the keys at places `first + step * t`, t in [0, count), on every axis of its set.
 
         Args:
@@ -285,8 +283,8 @@ def _read_side(nodes: Any, where: str) -> tuple[Tensor, Any]:
         hasattr(nodes, "num_nodes"),
         where,
         "nodes",
-        "be a count, a Grid, a list of these, a PyG Data or Batch, a dict of named parts, or a (key nodes, query nodes) "
-        "tuple of these",
+        "be a count, a Grid, a list of these, a PyG Data or Batch, a dict of named parts, or a (key nodes, "
+        "query nodes) tuple of these",
         type(nodes).__name__,
         "Pass x.shape[0] for one set of vectors.",
     )

@@ -60,11 +60,10 @@ def parse(text: str) -> Pattern:
     Example:
         >>> parse("Window(3) | Global(1) - Causal()")
         Window(radius=3) | Global(num_nodes=1) - Causal()
-        >>> parse("Windw(3)")
+        >>> parse("Causl()")
         Traceback (most recent call last):
         ...
-        graphformer._errors.InputError: parse: pattern must be one of Axial, Between, Bipartite, Blocks, Causal,
-        Edges, Full, Global, Hops, Random, ShiftedWindows, Strided, Window; got 'Windw'. Did you mean Window?
+        graphformer._errors.InputError: parse: pattern must be one of Axial, ...; got 'Causl'. Did you mean Causal?
     """
     require(isinstance(text, str), "parse", "text", "be a string", type(text).__name__, "Pass for example 'Window(3)'.")
     try:

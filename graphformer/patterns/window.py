@@ -97,9 +97,12 @@ class Window(Pattern):
         remedy = "Pass the keys first, for example (Grid(8, 8), Grid(4, 4)) with stride=2."
         fits = sets.is_bipartite or not moves
         require(fits, sets.where, "nodes", "be a tuple (key nodes, query nodes) with a stride", "one node set", remedy)
-        left, right = (self.radius,) * 2 if self.radius is not None else (self.left or 0, self.right or 0)
-        named = {"left": left, "right": right, "dilation": self.dilation, "stride": self.stride, "offset": self.offset}
-        return _Axes(*(torch.tensor(sets.per_axis(value, name), device=sets.device) for name, value in named.items()))
+        if self.radius is not None:
+            left = right = sets.per_axis(self.radius, "radius")
+        else:
+            left, right = (sets.per_axis(getattr(self, side) or 0, side) for side in ("left", "right"))
+        others = (sets.per_axis(getattr(self, name), name) for name in ("dilation", "stride", "offset"))
+        return _Axes(*(torch.tensor(entries, device=sets.device) for entries in (left, right, *others)))
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         axes, size = self._axes(sets), sets.set_shape
