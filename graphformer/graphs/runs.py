@@ -71,9 +71,14 @@ class KeyRuns:
             >>> KeyRuns.from_runs(row, start, start + 2, num_queries=2, num_keys=4)
             KeyRuns(2 queries, 4 keys, 2 runs, 6 pairs)
         """
+        base = query * (num_keys + 1)
+        first, last = base + start, base + stop
         kept = start < stop
-        base = query[kept] * (num_keys + 1)
-        first, last = base + start[kept], base + stop[kept]
+        if bool(kept.all()) and bool((first[1:] > last[:-1]).all()):  # as they should be: nothing to order or join
+            ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=query.device)
+            torch.cumsum(torch.bincount(query, minlength=num_queries), 0, out=ptr[1:])
+            return cls(ptr, start, stop, num_keys)
+        first, last = first[kept], last[kept]
         if not bool((first[1:] >= first[:-1]).all()):
             first, order = first.sort()
             last = last[order]

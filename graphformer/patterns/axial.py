@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
 
 from graphformer._checks import require
 from graphformer.graphs.runs import KeyRuns
-from graphformer.patterns.grid import lattice_runs
+from graphformer.patterns.grid import lattice_runs, turns
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern, check_whole
 from graphformer.patterns.terms import RunTerm, Term
@@ -54,12 +53,29 @@ class Axial(Pattern):
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         place, size = sets.query_place, sets.set_shape
-        lines = []
+        step = torch.cat((torch.ones_like(size[:, :1]), size.flip(1).cumprod(1)[:, :-1]), 1).flip(1)
+        outside = place >= size  # between grids of different sizes, a line may lie beside the keys
+        exists = outside.sum(1, keepdim=True) == outside.long()
+        own = sets.key_start + (place * step).sum(1)
+        # In the order of its keys, a query's lines are: all before it on the first axis, on the second, ..., the run
+        # through it on the last axis, ..., all after it on the second axis, on the first.
+        last, before, after = size.shape[1] - 1, [], []
         for axis in self._axes(sets):
-            first, count = place.clone(), (place < size).long()
-            first[:, axis], count[:, axis] = 0, size[:, axis]
-            lines.append(sets.lattice(first, count))
-        return [RunTerm(reduce(KeyRuns.union, lines))]
+            here, width, stride = place[:, axis], size[:, axis] * exists[:, axis], step[:, axis]
+            begin, one = own - here * stride, torch.ones_like(width)
+            if axis == last:
+                before.append((begin, one, one, width))
+            else:
+                count = here.minimum(width)
+                before.append((begin, count, stride, one))
+                after.append((begin + count * stride, width - count, stride, one))
+        lines = before + after[::-1]
+        begin, count, stride, length = (torch.stack(held, 1).flatten() for held in zip(*lines, strict=True))
+        line, turn = turns(count)
+        key = begin[line] + stride[line] * turn
+        return [
+            RunTerm(KeyRuns.from_runs(line // len(lines), key, key + length[line], sets.num_queries, sets.num_keys))
+        ]
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         differs = sets.query_place[query] != sets.key_place[key]

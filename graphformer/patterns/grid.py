@@ -116,29 +116,32 @@ def lattice_runs(
         wrap: Take places modulo the shape.
         num_keys: Number of keys M, over all sets.
     """
+    # Lines are what is left to place: at first a line a query, then one for each place on the axes so far. What lies
+    # beneath a line are the keys before it in its set, counted in steps of the axes to come.
     num_queries, last_is_run = start.numel(), step[-1] == 1
-    query, low = torch.arange(num_queries, device=start.device), torch.zeros_like(start)
-    for axis in range(len(step) - last_is_run):
-        line, turn = _enumerate(count[query, axis])
+    query, beneath = torch.arange(num_queries, device=start.device), torch.zeros_like(start)
+    axes = list(zip(shape.unbind(1), first.unbind(1), count.unbind(1), step, strict=True))
+    for size, begin, length, stride in axes[:-1] if last_is_run else axes:
+        line, turn = turns(length[query])
         query = query[line]
-        size, place = shape[query, axis], first[query, axis] + step[axis] * turn
-        low = low[line] * size + (place % size if wrap else place)
+        place = begin[query] + stride * turn
+        beneath = beneath[line] * size[query] + (place % size[query] if wrap else place)
     if not last_is_run:
-        return KeyRuns.from_pairs(query, start[query] + low, num_queries, num_keys)
-    size, place, length = shape[query, -1], first[query, -1], count[query, -1]
-    low = start[query] + low * size
+        return KeyRuns.from_runs(query, low := start[query] + beneath, low + 1, num_queries, num_keys)
+    size, begin, length = (column[query] for column in axes[-1][:3])
+    low = beneath.mul_(size).add_(start[query])
     if not wrap:
-        return KeyRuns.from_runs(query, low + place, low + place + length, num_queries, num_keys)
-    place = place % size.clamp(min=1)
-    stop = place + length
+        begin = begin + low
+        return KeyRuns.from_runs(query, begin, begin + length, num_queries, num_keys)
+    begin = begin % size.clamp(min=1)
+    stop = begin + length
     # What reaches over the end comes in at the beginning.
-    begins = torch.cat((low + place, low))
-    ends = torch.cat((low + stop.minimum(size), low + stop - size))
+    begins, ends = torch.cat((low + begin, low)), torch.cat((low + stop.minimum(size), low + stop - size))
     return KeyRuns.from_runs(torch.cat((query, query)), begins, ends, num_queries, num_keys)
 
 
-def _enumerate(count: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, turn) with turn in [0, count[row]) for each row."""
+def turns(count: Tensor) -> tuple[Tensor, Tensor]:
+    """(row, turn), turn in [0, count[row]), for each row in order. Two tensors of shape `[sum of count]`, int64."""
     total = int(count.sum())
     row = torch.repeat_interleave(count, output_size=total)
     before = count.cumsum(0) - count
