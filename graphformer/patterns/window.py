@@ -109,7 +109,7 @@ class Window(Pattern):
         middle, width = sets.query_place * axes.stride + axes.offset, axes.left + axes.right + 1
         if self.border == "wrap":
             turn = (-axes.left).expand_as(middle)
-            count = width.minimum(size // torch.gcd(size, axes.step))  # after so many steps the keys come again
+            count = width.minimum(size)  # after so many steps the keys come again
         else:
             # The turns t of the keys that lie inside: middle + step * t in [0, size).
             lowest, end = -(middle // axes.step), (size - 1 - middle) // axes.step + 1
