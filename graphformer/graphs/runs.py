@@ -59,6 +59,39 @@ class KeyRuns:
         return cls(ptr, start[kept], stop[kept], num_keys)
 
     @classmethod
+    def from_runs(cls, query: Tensor, start: Tensor, stop: Tensor, num_queries: int, num_keys: int) -> KeyRuns:
+        """Runs of any rows in any order; they may be empty, touch or overlap.
+
+        Args:
+            query: The row of each run. Shape `[R]`, int64, in [0, num_queries).
+            start: Its first key. Shape `[R]`, int64, not negative.
+            stop: One past its last key. Shape `[R]`, int64, at most num_keys.
+            num_queries: Number of queries N.
+            num_keys: Number of keys M.
+
+        Example:
+            >>> row, start = torch.tensor([1, 0, 1]), torch.tensor([2, 0, 0])
+            >>> KeyRuns.from_runs(row, start, start + 2, num_queries=2, num_keys=4)
+            KeyRuns(2 queries, 4 keys, 2 runs, 6 pairs)
+        """
+        base = query * (num_keys + 1)
+        first, last = base + start, base + stop
+        kept = start < stop
+        if bool(kept.all()) and bool((first[1:] > last[:-1]).all()):  # as they should be: nothing to order or join
+            ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=query.device)
+            torch.cumsum(torch.bincount(query, minlength=num_queries), 0, out=ptr[1:])
+            return cls(ptr, start, stop, num_keys)
+        first, last = first[kept], last[kept]
+        if not bool((first[1:] >= first[:-1]).all()):
+            first, order = first.sort()
+            last = last[order]
+        reach = last.cummax(0).values
+        edge = torch.ones(first.numel() + 1, dtype=torch.bool, device=first.device)
+        edge[1:-1] = first[1:] > reach[:-1]
+        ends = torch.stack((first[edge[:-1]], reach[edge[1:]]), dim=1).flatten()
+        return cls._from_ends(ends, num_queries, num_keys)
+
+    @classmethod
     def from_pairs(cls, query: Tensor, key: Tensor, num_queries: int, num_keys: int) -> KeyRuns:
         """The runs of explicit pairs in any order; duplicates count once.
 

@@ -6,9 +6,12 @@ of a window are a million runs, made in well under a second, so that a kernel th
 from :meth:`Pattern.lower` and never needs the edges.
 """
 
-from graphformer.patterns.blocks import Blocks
+from graphformer.patterns.axial import Axial, Strided
+from graphformer.patterns.between import Between
+from graphformer.patterns.blocks import Blocks, ShiftedWindows
 from graphformer.patterns.dense import Bipartite, Causal, Full
 from graphformer.patterns.edges import Edges
+from graphformer.patterns.grid import Grid
 from graphformer.patterns.hops import Hops
 from graphformer.patterns.hub import Global
 from graphformer.patterns.parse import parse
@@ -18,17 +21,22 @@ from graphformer.patterns.terms import PairTerm, RunTerm
 from graphformer.patterns.window import Window
 
 __all__ = [
+    "Axial",
+    "Between",
     "Bipartite",
     "Blocks",
     "Causal",
     "Edges",
     "Full",
     "Global",
+    "Grid",
     "Hops",
     "PairTerm",
     "Pattern",
     "Random",
     "RunTerm",
+    "ShiftedWindows",
+    "Strided",
     "Window",
     "parse",
 ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from graphformer._checks import require, require_choice
 from graphformer._errors import InputError
 from graphformer.patterns import compose
-from graphformer.patterns.blocks import Blocks
+from graphformer.patterns.axial import Axial, Strided
+from graphformer.patterns.between import Between
+from graphformer.patterns.blocks import Blocks, ShiftedWindows
 from graphformer.patterns.dense import Bipartite, Causal, Full
 from graphformer.patterns.edges import Edges
 from graphformer.patterns.hops import Hops
@@ -18,8 +21,23 @@ from graphformer.patterns.pattern import Pattern
 from graphformer.patterns.sampled import Random
 from graphformer.patterns.window import Window
 
-MEMBERS: dict[str, type[Pattern]] = {
-    member.__name__: member for member in (Bipartite, Blocks, Causal, Edges, Full, Global, Hops, Random, Window)
+MEMBERS: dict[str, Callable[..., Pattern]] = {
+    member.__name__: member
+    for member in (
+        Axial,
+        Between,
+        Bipartite,
+        Blocks,
+        Causal,
+        Edges,
+        Full,
+        Global,
+        Hops,
+        Random,
+        ShiftedWindows,
+        Strided,
+        Window,
+    )
 }
 _OPERATORS = {ast.BitOr: compose.Or, ast.Add: compose.Plus, ast.BitAnd: compose.And, ast.Sub: compose.Minus}
 _GRAMMAR = "patterns such as Window(3), the operators | + & - ~, parentheses and .as_relation(r)"
@@ -32,8 +50,9 @@ def parse(text: str) -> Pattern:
     to an equal pattern.
 
     Args:
-        text: An expression of pattern names with plain arguments (integers, booleans, None, strings), the operators
-            `| + & - ~`, parentheses and `.as_relation(r)`.
+        text: An expression of pattern names with plain arguments (integers, booleans, None, strings, tuples of these,
+            and for :class:`Between` a dict from tuples to patterns), the operators `| + & - ~`, parentheses and
+            `.as_relation(r)`.
 
     Raises:
         InputError: Anything else, with what was read instead; an argument that the named pattern refuses.
@@ -41,11 +60,10 @@ def parse(text: str) -> Pattern:
     Example:
         >>> parse("Window(3) | Global(1) - Causal()")
         Window(radius=3) | Global(num_nodes=1) - Causal()
-        >>> parse("Windw(3)")
+        >>> parse("Causl()")
         Traceback (most recent call last):
         ...
-        graphformer._errors.InputError: parse: pattern must be one of Bipartite, Blocks, Causal, Edges, Full, Global,
-        Hops, Random, Window; got 'Windw'. Did you mean Window?
+        graphformer._errors.InputError: parse: pattern must be one of Axial, ...; got 'Causl'. Did you mean Causal?
     """
     require(isinstance(text, str), "parse", "text", "be a string", type(text).__name__, "Pass for example 'Window(3)'.")
     try:
@@ -81,8 +99,8 @@ def _read_call(node: ast.Call) -> Pattern:
         name = ast.unparse(node.func)
         require_choice(name, MEMBERS, "parse", "pattern")
         make = MEMBERS[name]
-    positional = [_literal(value) for value in node.args]
-    named = {keyword.arg or "**": _literal(keyword.value) for keyword in node.keywords}
+    positional = [_argument(value) for value in node.args]
+    named = {keyword.arg or "**": _argument(keyword.value) for keyword in node.keywords}
     signature = inspect.signature(make)
     try:
         signature.bind(*positional, **named)
@@ -95,14 +113,22 @@ def _read_call(node: ast.Call) -> Pattern:
     return make(*positional, **named)
 
 
-def _literal(node: ast.expr) -> int | bool | str | None:
+def _argument(node: ast.expr) -> Any:
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Tuple) for key in node.keys):
+        return {_literal(key): _read(value) for key, value in zip(node.keys, node.values, strict=True)}  # type: ignore[arg-type]
+    return _literal(node)
+
+
+def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (int, str))):
         return node.value
+    if isinstance(node, ast.Tuple):
+        return tuple(_literal(entry) for entry in node.elts)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
         value = node.operand.value
         if type(value) is int:
             return -value
     raise InputError(
-        f"parse: arguments must be plain integers, booleans, strings or None; got {ast.unparse(node)!r}. "
-        "Write the value itself: nothing is computed here."
+        f"parse: arguments must be plain integers, booleans, strings, tuples of these or None; got "
+        f"{ast.unparse(node)!r}. Write the value itself: nothing is computed here."
     )

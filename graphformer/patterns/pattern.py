@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Nodes = Any  # a count, a list of lengths, a PyG Data or Batch, or a tuple (key nodes, query nodes) of these
+Nodes = Any  # a count, a Grid, a list of these, PyG data, a dict of named parts, or a tuple (key nodes, query nodes)
 
 _LIMIT = 2**31
 
@@ -36,8 +36,9 @@ class Pattern:
     * `p & q` has p's pairs that q has too, `p - q` those that q has not; relations and copies are p's.
     * `~p` has the pairs inside each set that p leaves out.
 
-    `nodes` is, everywhere: a count, a list of lengths (a ragged batch), a PyG `Data` or `Batch`, or a tuple
-    (key nodes, query nodes) of these for a bipartite graph.
+    `nodes` is, everywhere: a count, a :class:`Grid`, a list of these (a ragged batch), a PyG `Data` or `Batch`, a dict
+    of named parts or a PyG `HeteroData` (see :class:`Between`), or a tuple (key nodes, query nodes) of these for a
+    bipartite graph.
 
     A pattern of your own is a frozen dataclass with two methods, which check each other in tests: `_lower`, its terms,
     and `_allows`, its formula. Both see :class:`~graphformer.patterns.node_sets.NodeSets`.
@@ -80,7 +81,8 @@ class Pattern:
         """The attention graph of the pattern over node sets, ordered by query, keys ascending.
 
         Args:
-            nodes: A count, a list of lengths, a PyG `Data` or `Batch`, or a tuple (key nodes, query nodes).
+            nodes: A count, a :class:`Grid`, a list of these, PyG data, a dict of named parts, or a tuple
+                (key nodes, query nodes).
 
         Returns:
             A graph on the nodes' device. It carries `relation` where the pattern is labelled, and `own_edge` where a
@@ -259,6 +261,20 @@ def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = N
         f"be an integer, {low} or more and below 2^31",
         repr(value),
         "Pass a plain integer.",
+    )
+
+
+def check_axes(pattern: Pattern, argument: str, low: int) -> None:
+    """Refuse a field of a pattern that is neither an integer in [low, 2^31) nor a tuple of such, one an axis."""
+    value = getattr(pattern, argument)
+    entries = value if isinstance(value, tuple) else (value,)
+    require(
+        bool(entries) and all(type(entry) is int and low <= entry < _LIMIT for entry in entries),
+        type(pattern).__name__,
+        argument,
+        f"be an integer, {low} or more and below 2^31",
+        repr(value),
+        "Pass a plain integer, or a tuple with one an axis.",
     )
 
 

@@ -102,6 +102,18 @@ def test_ranges_are_clipped_and_empty_rows_have_no_run():
     assert (runs.start.tolist(), runs.stop.tolist()) == ([0, 2, 1], [2, 5, 2])
 
 
+@settings(deadline=None)
+@given(two_pair_lists(), st.data())
+def test_runs_in_any_order_are_their_pairs(case, data):
+    num_queries, num_keys, pairs, _ = case
+    length = torch.tensor([data.draw(st.integers(0, num_keys - key)) for _, key in pairs], dtype=torch.int64)
+    query, key = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    runs = KeyRuns.from_runs(query, key, key + length, num_queries, num_keys)
+    assert_canonical(runs)
+    held = {(q, k + t) for (q, k), width in zip(pairs, length.tolist(), strict=True) for t in range(width)}
+    assert as_set(runs) == held
+
+
 def test_runs_that_touch_become_one_and_equal_sets_have_equal_tensors():
     left = KeyRuns.from_ranges(torch.tensor([0, 3]), torch.tensor([2, 5]), num_keys=7)
     right = KeyRuns.from_ranges(torch.tensor([2, 1]), torch.tensor([4, 3]), num_keys=7)

@@ -4,25 +4,82 @@ import torch
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
-from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Hops, Random, Window
+from graphformer.patterns import (
+    Axial,
+    Between,
+    Bipartite,
+    Blocks,
+    Causal,
+    Edges,
+    Full,
+    Global,
+    Grid,
+    Hops,
+    Random,
+    Strided,
+    Window,
+)
 
 small = st.integers(0, 4)
-by_place = st.one_of(
+
+
+def per_axis(entries, num_axes):
+    """A number for all axes, or a tuple with one an axis."""
+    return entries if num_axes == 1 else entries | st.tuples(*[entries] * num_axes)
+
+
+def windows(num_axes, largest_stride=1):
+    """Windows of every border."""
+    return st.builds(
+        Window,
+        left=per_axis(small, num_axes),
+        right=per_axis(small, num_axes),
+        dilation=per_axis(st.integers(1, 3), num_axes),
+        stride=per_axis(st.integers(1, largest_stride), num_axes),
+        offset=per_axis(st.integers(-3, 3), num_axes),
+        border=st.sampled_from(["clip", "wrap", "shift"]),
+    )
+
+
+def blocks(num_axes):
+    """Blocks, shifted or not."""
+    sizes = per_axis(st.integers(1, 5), num_axes)
+    shifts = st.floats(0, 0.99)
+    shift = lambda size, share: tuple(int(s * share) for s in size) if isinstance(size, tuple) else int(size * share)  # noqa: E731
+    return st.builds(lambda size, share: Blocks(size, shift(size, share)), sizes, shifts)
+
+
+by_order = st.one_of(
     st.just(Full()),
     st.just(Causal()),
-    st.builds(Window, small, dilation=st.integers(1, 3)),
-    st.builds(
-        lambda left, right, dilation: Window(left=left, right=right, dilation=dilation),
-        small,
-        small,
-        small.map(lambda d: d + 1),
-    ),
     st.builds(Global, small),
     st.builds(Random, small, st.integers(-(2**63), 2**63 - 1)),
-    st.builds(Blocks, st.integers(1, 5)),
+    st.builds(Strided, st.integers(1, 5)),
+)
+by_place = by_order | st.one_of(
+    st.builds(Window, small, dilation=st.integers(1, 3)),
+    windows(1),
+    blocks(1),
+    st.builds(Axial),
 )
 by_edges = st.one_of(st.builds(Edges, st.booleans()), st.builds(Hops, small))
-LEAVES = {"lengths": by_place, "batch": by_place | by_edges, "bipartite": by_place | st.just(Bipartite())}
+by_grid = by_place | st.one_of(windows(2), blocks(2), st.builds(Axial, st.sampled_from([None, 0, 1])))
+strided = windows(1, 3)
+LEAVES = {
+    "lengths": by_place,
+    "batch": by_place | by_edges,
+    "bipartite": by_place | strided | st.just(Bipartite()),
+    "grids": by_grid,
+    "grid pairs": by_grid | windows(2, 3) | st.just(Bipartite()),
+    "parts": by_place | by_edges,
+}
+PARTS = ("text", "left", "image", "right")  # left and right have edges
+between = st.dictionaries(st.tuples(st.sampled_from(PARTS), st.sampled_from(PARTS)), by_order, min_size=1, max_size=3)
+between_shaped = st.fixed_dictionaries(
+    {("right", "right"): by_edges},
+    optional={("left", "left"): by_edges, ("image", "image"): by_grid, ("left", "text"): by_place | strided},
+)
+mixed = st.builds(Between, between | between_shaped)
 _OPERATIONS = (
     lambda p, q: p | q,
     lambda p, q: p + q,
@@ -37,6 +94,7 @@ def patterns(kind, *, labelled=False):
     leaves = LEAVES[kind]
     if labelled:
         leaves = st.builds(lambda leaf, relation: leaf.as_relation(relation), leaves, small)
+        leaves = leaves | mixed if kind == "parts" else leaves
     operations = _OPERATIONS[:-1] if labelled else _OPERATIONS
     combine = lambda inner: st.builds(lambda p, q, make: make(p, q), inner, inner, st.sampled_from(operations))  # noqa: E731
     return st.recursive(leaves, combine, max_leaves=5)
@@ -55,6 +113,8 @@ def graph_data(draw):
 
 
 samples = st.lists(graph_data(), min_size=1, max_size=3)
+grids = st.builds(Grid, small, small)
+parts = st.tuples(small, graph_data(), grids, graph_data()).map(lambda held: dict(zip(PARTS, held, strict=True)))
 
 
 @st.composite
@@ -67,7 +127,15 @@ def cases(draw, labelled=False):
     if kind == "batch":
         singles = draw(samples)
         return kind, singles, Batch.from_data_list(singles)
-    pairs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=3))
+    if kind == "grids":
+        batch = draw(st.lists(grids, min_size=1, max_size=3))
+        return kind, list(batch), batch
+    if kind == "parts":
+        singles = draw(st.lists(parts, min_size=1, max_size=3))
+        batch = {name: [single[name] for single in singles] for name in PARTS}
+        return kind, singles, {**batch, **{name: Batch.from_data_list(batch[name]) for name in ("left", "right")}}
+    entry = grids if kind == "grid pairs" else st.integers(0, 6)
+    pairs = draw(st.lists(st.tuples(entry, entry), min_size=1, max_size=3))
     return kind, pairs, ([keys for keys, _ in pairs], [queries for _, queries in pairs])
 
 
@@ -75,7 +143,10 @@ def size(nodes):
     """(num_queries, num_keys) of any of the node sets above."""
     if isinstance(nodes, tuple):
         return size(nodes[1])[0], size(nodes[0])[1]
-    total = nodes if isinstance(nodes, int) else sum(nodes) if isinstance(nodes, list) else nodes.num_nodes
+    if isinstance(nodes, (list, dict)):
+        total = sum(size(part)[0] for part in (nodes.values() if isinstance(nodes, dict) else nodes))
+    else:
+        total = nodes if isinstance(nodes, int) else nodes.num_nodes
     return total, total
 
 

@@ -3,7 +3,22 @@
 import pytest
 
 from graphformer import GraphformerError
-from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Hops, Random, Window, parse
+from graphformer.patterns import (
+    Axial,
+    Between,
+    Bipartite,
+    Blocks,
+    Causal,
+    Edges,
+    Full,
+    Global,
+    Hops,
+    Random,
+    ShiftedWindows,
+    Strided,
+    Window,
+    parse,
+)
 from graphformer.patterns import __all__ as public
 from graphformer.patterns.parse import MEMBERS
 
@@ -23,6 +38,11 @@ from graphformer.patterns.parse import MEMBERS
         ("(Blocks(2) | Bipartite()).as_relation(1)", (Blocks(2) | Bipartite()).as_relation(1)),
         ("Random(3, seed=-7)", Random(3, seed=-7)),
         ("Window(\n  3\n)", Window(3)),
+        ("Window((1, 2), offset=(-1, 0), border='wrap')", Window((1, 2), offset=(-1, 0), border="wrap")),
+        ("Axial(0) | Axial() & Strided(3)", Axial(0) | Axial() & Strided(3)),
+        ("ShiftedWindows((4, 6)) + Blocks(3, shift=1)", Blocks((4, 6), shift=(2, 3)) + Blocks(3, shift=1)),
+        ("Between({('a', 'b'): Full() | Window(1), ('b', 'b'): ~Causal()}).as_relation(2)",
+         Between({("a", "b"): Full() | Window(1), ("b", "b"): ~Causal()}).as_relation(2)),
     ],
 )  # fmt: skip
 def test_reads(text, pattern):
@@ -40,6 +60,8 @@ def test_reads(text, pattern):
         (Full() | Causal() & Full(), "Full() | Causal() & Full()"),
         (Full() - (Causal() + Full()), "Full() - (Causal() + Full())"),
         (~(Full() | Causal()), "~(Full() | Causal())"),
+        (ShiftedWindows(7), "Blocks(size=7, shift=3)"),
+        (Between({("a", "b"): Full() | Causal()}), "Between({('a', 'b'): Full() | Causal()})"),
         ((~Full()).as_relation(2), "(~Full()).as_relation(2)"),
         (~Full().as_relation(2), "~Full().as_relation(2)"),
     ],
@@ -50,13 +72,13 @@ def test_repr_has_no_needless_parentheses(pattern, text):
 
 def test_every_member_can_be_read():
     assert {name for name in public if name in MEMBERS} == set(MEMBERS)
-    assert set(public) - set(MEMBERS) == {"Pattern", "PairTerm", "RunTerm", "parse"}
+    assert set(public) - set(MEMBERS) == {"Grid", "Pattern", "PairTerm", "RunTerm", "parse"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Windw(3)", "Random, Window; got 'Windw'. Did you mean Window?"),
+        ("Causl()", "Strided, Window; got 'Causl'. Did you mean Causal?"),
         ("Window", "text must hold patterns and operators only; got 'Window'. Write Window()."),
         ("3", "text must hold patterns and operators only; got '3'. Write patterns such as"),
         ("Full() ^ Causal()", "operators only; got 'Full() ^ Causal()'"),
@@ -66,14 +88,27 @@ def test_every_member_can_be_read():
         ("Full().__class__()", "method must be one of as_relation; got '__class__'"),
         ("__import__('os').system('true')", "got 'system'"),
         ("(lambda: 1)()", "pattern must be one of"),
-        ("Window(1 + 2)", "arguments must be plain integers, booleans, strings or None; got '1 + 2'. Write the value"),
-        ("Window(Full())", "arguments must be plain integers, booleans, strings or None; got 'Full()'"),
+        (
+            "Window(1 + 2)",
+            "booleans, strings, tuples of these or None; got '1 + 2'. Write the value",
+        ),
+        (
+            "Window(Full())",
+            "arguments must be plain integers, booleans, strings, tuples of these or None; got 'Full()'",
+        ),
         ("Window(1.5)", "got '1.5'"),
+        ("Window((1, 2.5))", "got '2.5'"),
+        ("Window({1: Full()})", "got '{1: Full()}'"),
+        ("Between({('a', 'b'): 3})", "text must hold patterns and operators only; got '3'"),
+        ("Between({('a', 'b'): Full(), **{}})", "arguments must be plain integers"),
         ("Window(-True)", "got '-True'"),
         ("Window(*[3])", "got '*[3]'"),
         ("Window(**{'radius': 3})", "got \"{'radius': 3}\""),
         ("Full(3)", "arguments must fit Full(); got 'Full(3)' (too many positional arguments). Write them"),
-        ("Window(3, width=2)", "fit Window(radius=None, left=None, right=None, dilation=1); got"),
+        (
+            "Window(3, width=2)",
+            "fit Window(radius=None, left=None, right=None, dilation=1, stride=1, offset=0, border='clip'); got",
+        ),
         ("Blocks()", "missing a required argument: 'size'"),
         ("Full().as_relation()", "missing a required argument: 'relation'"),
         ("Window(-3)", "Window: radius must be an integer, 0 or more"),

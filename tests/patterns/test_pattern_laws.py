@@ -22,7 +22,7 @@ def draw_case(data, count, labelled=False):
 @law
 @given(st.data())
 def test_predicate_view_is_edge_view(data):
-    (pattern,), _, nodes = draw_case(data, 1)
+    (pattern,), _, nodes = draw_case(data, 1, labelled=data.draw(st.booleans()))
     assert torch.equal(predicate(pattern, nodes), edge_matrix(pattern, nodes) > 0)
 
 
@@ -87,7 +87,8 @@ def labelled_pairs(pattern, nodes):
         graph = pattern.on(nodes)
         key, query = graph.edge_index.tolist()
         own = [-1] * len(key) if graph.own_edge is None else graph.own_edge.tolist()
-        return list(zip(query, key, own, [None] * len(key), strict=True))
+        relation = [None] * len(key) if graph.relation is None else graph.relation.tolist()
+        return list(zip(query, key, own, relation, strict=True))
     first, second = (labelled_pairs(p, nodes) for p in (pattern.first, pattern.second))
     in_first, in_second = ({pair[:2] for pair in pairs} for pairs in (first, second))
     return {
