@@ -262,6 +262,14 @@ def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = N
     )
 
 
+def check_seed(pattern: Pattern) -> None:
+    """Refuse a seed that is not a 64-bit integer."""
+    seed = getattr(pattern, "seed")  # noqa: B009  # a field of those patterns that draw
+    fits = isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63
+    remedy = "Pass a plain integer."
+    require(fits, type(pattern).__name__, "seed", "be a 64-bit integer", repr(seed), remedy)
+
+
 def check_flag(pattern: Pattern, argument: str) -> None:
     """Refuse a field of a pattern that is not a boolean."""
     value = getattr(pattern, argument)
