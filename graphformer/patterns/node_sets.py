@@ -26,6 +26,8 @@ class NodeSets:
         is_bipartite: Whether keys and queries are different nodes.
         adjacency: The edges as the caller holds them, or None; :attr:`edge_index` checks them.
         where: What errors name as the place: the pattern that read the nodes.
+        nodes: The key and the query nodes as the caller passed them, twice the same unless bipartite; patterns read
+            further attributes of PyG data there.
     """
 
     key_ptr: Tensor
@@ -33,6 +35,7 @@ class NodeSets:
     is_bipartite: bool
     adjacency: Any
     where: str
+    nodes: tuple[Any, Any] = (None, None)
 
     @cached_property
     def num_keys(self) -> int:
@@ -130,7 +133,7 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
         return nodes
     if not isinstance(nodes, tuple):
         ptr, adjacency = _read_side(nodes, where)
-        return NodeSets(ptr, ptr, False, adjacency, where)
+        return NodeSets(ptr, ptr, False, adjacency, where, (nodes, nodes))
     require(
         len(nodes) == 2,
         where,
@@ -156,7 +159,7 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
         f"{key_ptr.device} and {query_ptr.device}",
         "Move both node sets with .to(device).",
     )
-    return NodeSets(key_ptr, query_ptr, True, None, where)
+    return NodeSets(key_ptr, query_ptr, True, None, where, nodes)
 
 
 def _read_side(nodes: Any, where: str) -> tuple[Tensor, Any]:

@@ -11,9 +11,10 @@ from torch import Tensor
 from graphformer import graphs
 from graphformer._checks import refuse, require
 from graphformer.graphs import AttentionGraph
+from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.draw import draw
 from graphformer.patterns.node_sets import NodeSets, read_nodes
-from graphformer.patterns.terms import Term, make_graph
+from graphformer.patterns.terms import Relation, Term, make_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,9 +71,21 @@ class Pattern:
         """The formula for pairs of one set, given by global ids. Takes and gives shape `[E]`; bool."""
         raise NotImplementedError(f"{type(self).__name__} must define _allows(sets, query, key)")
 
-    def _labels(self) -> frozenset[int | None]:
+    def _labels(self) -> frozenset[int | Relation | None]:
         """The relations of the pattern's terms, None for a term without one."""
         return frozenset((None,))
+
+    # Which pairs a formula of the user's own allows is known only by asking about each pair. So that nothing asks about
+    # all pairs of a set where a structured pattern leaves few of them, `&` and `-` lower such a pattern within the other.
+
+    @property
+    def _by_formula(self) -> bool:
+        """Whether lowering the pattern by itself asks about every pair of a set."""
+        return False
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        """The terms of the pattern, without the pairs that are not in the region."""
+        return [term.keep(region) for term in self._lower(sets)]
 
     # ---------------------------------------------------------------- views
 
@@ -166,7 +179,8 @@ class Pattern:
             repr(self),
             "Label the other terms too, with .as_relation(r).",
         )
-        return max((label + 1 for label in labels if label is not None), default=0)
+        counts = (label.num_relations if isinstance(label, Relation) else label + 1 for label in labels - {None})  # type: ignore[operator]
+        return max(counts, default=0)
 
     # ---------------------------------------------------------------- doors
 
@@ -206,11 +220,12 @@ class Pattern:
 
     # ---------------------------------------------------------------- algebra
 
-    def as_relation(self, relation: int) -> Pattern:
-        """The same pairs, each with this relation: an integer, 0 or more.
+    def as_relation(self, relation: int | Relation) -> Pattern:
+        """The same pairs, each with this relation: an integer, 0 or more, or a rule that gives each pair its own.
 
         Relations choose rows of `attend`'s relation tables. Of a pattern made of several terms, either all are
-        labelled or none.
+        labelled or none. The rules are :class:`Distance`, :class:`Offset2d`, :class:`ShortestPath`, :class:`EdgeType`
+        and your own, see :class:`Relation`.
 
         Example:
             >>> from graphformer.patterns import Edges, Full
