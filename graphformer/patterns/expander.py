@@ -16,7 +16,7 @@ from graphformer.patterns.by_size import BySize
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import check_seed, check_whole
 
-_ORDERS, _SWAPS = 2**32 - 1, 2**32 - 2  # last word of the counters: no set has that many nodes, as Random's counters say
+_ORDERS, _SWAPS = 2**32 - 1, 2**32 - 2  # last word of the counters, where Random has the number of queries
 _BLOCK = 1024  # random places drawn at a time
 
 

@@ -175,7 +175,7 @@ def relation_of(term: Term, sets: NodeSets) -> Tensor:
     require(fits, repr(rule), "relation", f"be an int64 tensor of shape [E] = [{term.num_pairs}]", found, remedy)
     low, high = (int(value) for value in torch.aminmax(relation)) if relation.numel() else (0, 0)
     rule_text = f"lie in [0, {rule.num_relations})"
-    require(0 <= low and high < rule.num_relations, repr(rule), "relation", rule_text, low if low < 0 else high, remedy)
+    require(low >= 0 and high < rule.num_relations, repr(rule), "relation", rule_text, low if low < 0 else high, remedy)
     return relation
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer._checks import refuse, require
+from graphformer._checks import refuse
 from graphformer.graphs.runs import KeyRuns
+from graphformer.patterns.functions import name_of, num_required
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern
 from graphformer.patterns.terms import RunTerm, Term
@@ -21,9 +21,9 @@ from graphformer.patterns.terms import RunTerm, Term
 class Where(Pattern):
     """The pairs that a formula allows: `fn(query, key)`, or FlexAttention's `mask_mod(b, h, q, k)` as it is.
 
-    By itself it asks about every pair of a set, a bounded number at a time: N^2 time, and the memory of the runs that it
-    finds. `structured & Where(fn)` and `structured - Where(fn)` ask about the pairs of `structured` only. Such a pattern
-    equals another where the function is the same one, and has no text for :func:`parse` to read back.
+    By itself it asks about every pair of a set, a bounded number at a time: N^2 time, and the memory of the runs that
+    it finds. `structured & Where(fn)` and `structured - Where(fn)` ask about the pairs of `structured` only. Such a
+    pattern equals another where the function is the same one, and has no text for :func:`parse` to read back.
 
     Args:
         fn: The number of its required arguments tells which it is. `fn(query, key)` takes places in the set, two int64
@@ -76,25 +76,13 @@ class Where(Pattern):
         return allowed
 
     def __repr__(self) -> str:
-        return f"Where({_name(self.fn)})"
+        return f"Where({name_of(self.fn)})"
 
 
 def _num_arguments(fn: Callable[..., Any]) -> int:
     """2 for fn(query, key), 4 for mask_mod(b, h, q, k); refuses anything else."""
-    remedy = "Write def fn(query, key), or a mask_mod(b, h, q, k)."
-    require(callable(fn), "Where", "fn", "be a function of (query, key) or (b, h, q, k)", type(fn).__name__, remedy)
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except ValueError:
-        found = f"{_name(fn)}, which does not tell its arguments"
-        refuse("Where", "fn", "be a function of (query, key) or (b, h, q, k)", found, remedy)
-    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [item.name for item in parameters if item.kind in places and item.default is item.empty]
-    found = f"{_name(fn)}({', '.join(required)})"
-    require(len(required) in (2, 4), "Where", "fn", "be a function of (query, key) or (b, h, q, k)", found, remedy)
-    return len(required)
-
-
-def _name(fn: Any) -> str:
-    name = getattr(fn, "__name__", type(fn).__name__)
-    return name if name.isidentifier() else "anonymous"
+    rule, remedy = (
+        "be a function of (query, key) or (b, h, q, k)",
+        "Write def fn(query, key), or a mask_mod(b, h, q, k).",
+    )
+    return num_required(fn, (2, 4), "Where", rule, remedy)
