@@ -4,7 +4,40 @@ import torch
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
-from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Hops, Random, Window
+from graphformer.patterns import (
+    Bipartite,
+    Blocks,
+    Causal,
+    Distance,
+    Edges,
+    Expander,
+    Full,
+    Global,
+    Hops,
+    Nearest,
+    Pairs,
+    Random,
+    Tree,
+    VirtualNode,
+    Where,
+    Window,
+    Within,
+)
+
+
+def is_near(query, key, reach=2):
+    return (query - key).abs() <= reach
+
+
+def mask_mod(b, h, q_idx, kv_idx):
+    return (q_idx + 2 * kv_idx + b - b + h) % 3 != 0
+
+
+def corners(num_keys, num_queries):
+    """The last key for the first query, and back; the first pair twice."""
+    pairs = [(num_keys - 1, 0), (0, num_queries - 1), (num_keys - 1, 0)] if num_keys and num_queries else []
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t()
+
 
 small = st.integers(0, 4)
 by_place = st.one_of(
@@ -18,11 +51,25 @@ by_place = st.one_of(
         small.map(lambda d: d + 1),
     ),
     st.builds(Global, small),
+    st.builds(VirtualNode, small),
     st.builds(Random, small, st.integers(-(2**63), 2**63 - 1)),
     st.builds(Blocks, st.integers(1, 5)),
 )
-by_edges = st.one_of(st.builds(Edges, st.booleans()), st.builds(Hops, small))
-LEAVES = {"lengths": by_place, "batch": by_place | by_edges, "bipartite": by_place | st.just(Bipartite())}
+of_one_set = st.builds(Expander, st.sampled_from([2, 4]), st.integers(-(2**63), 2**63 - 1))
+generations = st.none() | st.integers(0, 3)
+by_data = st.one_of(
+    st.builds(Edges, st.booleans()),
+    st.builds(Hops, small),
+    st.builds(Nearest, small),
+    st.builds(Within, st.sampled_from([0, 1, 1.0, 2**0.5, 2.5, 3**0.5])),
+    st.builds(Tree, generations, generations),
+)
+LEAVES = {
+    "lengths": by_place | of_one_set,
+    "batch": by_place | of_one_set | by_data,
+    "bipartite": by_place | st.just(Bipartite()),
+}
+without_text = st.sampled_from([Where(is_near), Where(mask_mod), Pairs(corners)])
 _OPERATIONS = (
     lambda p, q: p | q,
     lambda p, q: p + q,
@@ -32,26 +79,33 @@ _OPERATIONS = (
 )
 
 
-def patterns(kind, *, labelled=False):
-    """Pattern terms over one kind of node sets; where labelled, every leaf carries a relation."""
-    leaves = LEAVES[kind]
+def patterns(kind, *, labelled=False, written=False):
+    """Pattern terms over one kind of node sets; where labelled, every leaf carries a relation; where written, a text."""
+    leaves = LEAVES[kind] if written else LEAVES[kind] | without_text
     if labelled:
-        leaves = st.builds(lambda leaf, relation: leaf.as_relation(relation), leaves, small)
+        leaves = st.builds(
+            lambda leaf, relation: leaf.as_relation(relation), leaves, small | st.builds(Distance, small)
+        )
     operations = _OPERATIONS[:-1] if labelled else _OPERATIONS
     combine = lambda inner: st.builds(lambda p, q, make: make(p, q), inner, inner, st.sampled_from(operations))  # noqa: E731
     return st.recursive(leaves, combine, max_leaves=5)
 
 
-lengths = st.lists(st.integers(0, 6), min_size=1, max_size=4)
+lengths = st.lists(st.integers(0, 11), min_size=1, max_size=4)
 
 
 @st.composite
 def graph_data(draw):
-    """One sample: a few nodes and random edges, duplicates and loops among them."""
+    """One sample: a few nodes with random edges, duplicates and loops among them, places on a grid, and parents."""
     num_nodes = draw(st.integers(1, 6))
     ends = st.tuples(st.integers(0, num_nodes - 1), st.integers(0, num_nodes - 1))
     pairs = draw(st.lists(ends, max_size=9))
-    return Data(edge_index=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t().contiguous(), num_nodes=num_nodes)
+    pos = torch.tensor(draw(st.lists(st.tuples(small, small), min_size=num_nodes, max_size=num_nodes)))
+    parent = torch.tensor([draw(st.integers(-1, node - 1)) for node in range(num_nodes)])
+    if draw(st.booleans()):  # parents behind their children
+        parent = torch.where(parent < 0, -1, num_nodes - 1 - parent).flip(0)
+    edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t().contiguous()
+    return Data(edge_index=edge_index, num_nodes=num_nodes, pos=pos, parent=parent)
 
 
 samples = st.lists(graph_data(), min_size=1, max_size=3)
