@@ -1,9 +1,9 @@
 """Three ways to a pattern of your own, in about five lines each: a formula, a list of edges, a class.
 
-All three say the same: the log-sparse attention of Li et al. (2019), in which a step of a time series attends to itself
-and to the steps 1, 2, 4, 8, ... before it, so that log2(N) layers see the whole past. You will see that the three graphs
-are equal, that each pattern keeps the laws of patterns, what each costs at length, and that a mask_mod of FlexAttention
-is a pattern as it is. Takes a few seconds. Last line: "three ways, one graph: True".
+All three say the same: the log-sparse attention of Li et al. (2019), in which a step of a time series attends to
+itself and to the steps 1, 2, 4, 8, ... before it, so that log2(N) layers see the whole past. You will see that each
+pattern keeps the laws of patterns, what it costs at length, and that a mask_mod of FlexAttention is a pattern as it is.
+Takes a few seconds. Last line: "three ways, one graph: True".
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ class Pattern:
         """The relations of the pattern's terms, None for a term without one."""
         return frozenset((None,))
 
-    # Which pairs a user's formula allows is known only by asking about each pair. `&` and `-` lower a pattern that holds
-    # one within the other pattern, so that nothing asks about all pairs where a structured pattern leaves few.
+    # Which pairs a user's formula allows is known only by asking about each. `&` and `-` lower a pattern that holds one
+    # within the other pattern, so that nothing asks about all pairs where a structured pattern leaves few.
 
     @property
     def _by_formula(self) -> bool:

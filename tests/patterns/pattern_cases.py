@@ -80,7 +80,7 @@ _OPERATIONS = (
 
 
 def patterns(kind, *, labelled=False, written=False):
-    """Pattern terms over one kind of node sets; where labelled, every leaf carries a relation; where written, a text."""
+    """Pattern terms over node sets of one kind; leaves are labelled or not, and all written as text or not."""
     leaves = LEAVES[kind] if written else LEAVES[kind] | without_text
     if labelled:
         leaves = st.builds(

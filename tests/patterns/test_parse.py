@@ -105,7 +105,7 @@ def test_every_member_can_be_read():
         ("Full().as_relation(Distance())", "missing a required argument: 'clip'"),
         (
             "Full().as_relation(Full())",
-            "relation must be one of Distance, EdgeType, Offset2d, ShortestPath; got 'Full'",
+            "one of Distance, EdgeType, Offset2d, ShortestPath; got 'Full'",
         ),
         ("Window(Distance(3))", "arguments must be plain numbers, booleans, strings or None; got 'Distance(3)'"),
         ("Window(-True)", "got '-True'"),

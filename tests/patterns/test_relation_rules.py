@@ -231,7 +231,7 @@ def test_a_picture_is_coloured_by_the_rule():
         (lambda: Full().as_relation(ShortestPath(1)).on(3), "nodes must hold edge_index"),
         (
             lambda: Edges().as_relation(EdgeType(3)).on(typed()),
-            "nodes.edge_type must be a tensor; got NoneType. Set it",
+            "nodes.edge_type must be a tensor; got NoneType. Set",
         ),
         (
             lambda: Edges().as_relation(EdgeType(3)).on(typed(edge_type=torch.zeros(3).long())),

@@ -122,7 +122,7 @@ def pos(value, **other):
         (lambda: Nearest(2).on(pos(torch.zeros(3, 0))), r"= \[3, D\]; got \[3, 0\]"),
         (
             lambda: Nearest(2).on(pos(torch.zeros(3, 2).bool())),
-            "nodes.pos must hold integers or floating-point numbers",
+            "nodes.pos must hold integers or floating-point",
         ),
         (lambda: Nearest(2).on(pos(torch.full((3, 2), math.nan))), "nodes.pos must be finite; got NaN or infinity"),
         (

@@ -134,7 +134,7 @@ def test_further_arguments_may_have_defaults():
         (lambda: Where(torch.eq), "got eq, which does not tell its arguments"),
         (
             lambda: Where(lambda q, k: q - k).on(3),
-            r"fn must give a bool tensor of shape \[E\] = \[9\]; got torch.int64",
+            r"give a bool tensor of shape \[E\] = \[9\]; got torch.int64",
         ),
         (lambda: Where(lambda q, k: (q == k).any()).on(3), r"\[E\] = \[9\]; got torch.bool \[\]. Compare the indices"),
         (lambda: Where(lambda q, k: True).on(3), r"Where\(anonymous\): fn must give a bool tensor.*got bool"),
