@@ -61,8 +61,9 @@ def _draw_cells(ax: Axes, terms: Sequence[Term], sets: NodeSets, num_relations: 
     from matplotlib.patches import Patch
 
     shape = (sets.num_queries, sets.num_keys)
-    held = np.unique(np.concatenate([relation_of(term, sets).cpu() for term in terms] if num_relations else [[]]))
-    names, colours = _paint(held.astype(int).tolist(), num_relations)
+    labelled = terms if num_relations else ()
+    held = sorted({relation for term in labelled for relation in relation_of(term, sets).unique().tolist()})
+    names, colours = _paint(held, num_relations)
     value = np.where(sets.query_set.cpu().numpy()[:, None] == sets.key_set.cpu().numpy(), 0, -1)
     for term in reversed(terms):  # the first term's relation is the one that shows
         query, key = (ids.cpu().numpy() for ids in term.pairs())

@@ -84,7 +84,7 @@ def _mend(edges: np.ndarray, num_nodes: int, seed: int) -> None:
     The degrees stay, and so does the first cycle, which keeps the graph connected. About degree^2 / 4 edges are
     repeated, whatever the size of the graph.
     """
-    code = _code(*edges, num_nodes)
+    code = _code(edges, num_nodes)
     order = code.argsort(kind="stable")
     listed = code[order]
     repeated = order[1:][listed[1:] == listed[:-1]]
@@ -96,24 +96,25 @@ def _mend(edges: np.ndarray, num_nodes: int, seed: int) -> None:
 
     draw = _places(edges.shape[1] - num_nodes, num_nodes, seed)
     for bad in repeated.tolist():
-        while copies(int(_code(*edges[:, bad], num_nodes))) > 1:
+        while copies(int(_code(edges[:, bad], num_nodes))) > 1:
             other, turned = next(draw)
             other += num_nodes  # past the first cycle
             (a, c), (b, d) = edges[:, [bad, other]].tolist()
             c, d = (d, c) if turned else (c, d)
-            new = [int(_code(*pair, num_nodes)) for pair in ((a, c), (b, d))]
+            new = [int(_code(pair, num_nodes)) for pair in ((a, c), (b, d))]
             if a == c or b == d or new[0] == new[1] or copies(new[0]) or copies(new[1]):
                 continue
             for old in (bad, other):
-                gone = int(_code(*edges[:, old], num_nodes))
+                gone = int(_code(edges[:, old], num_nodes))
                 change[gone] = change.get(gone, 0) - 1
             for edge in new:
                 change[edge] = change.get(edge, 0) + 1
             edges[:, bad], edges[:, other] = (a, c), (b, d)
 
 
-def _code(first: Any, second: Any, num_nodes: int) -> Any:
-    """One number for an undirected edge."""
+def _code(ends: Any, num_nodes: int) -> Any:
+    """One number for each undirected edge."""
+    first, second = ends
     return np.minimum(first, second) * num_nodes + np.maximum(first, second)
 
 

@@ -56,8 +56,8 @@ class Pairs(BySize):
         require(fits, where, "fn", "give an integer tensor of shape [2, E]", found, remedy)
         for side, ids, limit in zip(("keys", "queries"), edge_index, (num_keys, num_queries), strict=True):
             low, high = (int(value) for value in torch.aminmax(ids)) if ids.numel() else (0, -1)
-            found = low if low < 0 else high
-            require(low >= 0 and high < limit, where, "fn", f"give {side} in [0, {limit})", found, remedy)
+            wrong = low if low < 0 else high
+            require(low >= 0 and high < limit, where, "fn", f"give {side} in [0, {limit})", wrong, remedy)
         key, query = edge_index.long()
         return query, key
 

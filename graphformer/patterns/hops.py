@@ -79,6 +79,8 @@ def distances(sets: NodeSets, query: Tensor, key: Tensor, limit: int | None = No
         int64 tensor of shape `[E]`; -1 where there is no path, or none within the limit.
     """
     out = torch.full_like(query, -1)
+    if query.numel() == 0:
+        return out
     ptr, index, width = _in_edges(sets)
     for roots in query.unique().split(max(_CHUNK // width, 1)):
         left = ((query >= roots[0]) & (query <= roots[-1])).nonzero().squeeze(1)

@@ -102,7 +102,7 @@ def _read_call(node: ast.Call) -> Pattern:
         return _call(_read(node.func.value).as_relation, node, _read_relation)
     name = ast.unparse(node.func)
     remedy = f"Make {name} in Python: a function or a graph has no text."
-    require(name not in UNWRITTEN, "parse", "pattern", "have plain arguments", ast.unparse(node), remedy)
+    require(name not in UNWRITTEN, "parse", "pattern", "have plain arguments", repr(ast.unparse(node)), remedy)
     require_choice(name, MEMBERS, "parse", "pattern")
     return _call(MEMBERS[name], node, _literal)
 
@@ -135,7 +135,7 @@ def _literal(node: ast.expr) -> float | bool | str | None:
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
         value = node.operand.value
-        if type(value) in (int, float):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             return -value
     raise InputError(
         f"parse: arguments must be plain numbers, booleans, strings or None; got {ast.unparse(node)!r}. "

@@ -192,7 +192,8 @@ class EdgeType(Relation):
         return torch.cat((types, types.new_tensor([self.num_types])))[own_edge]  # -1 takes the last
 
     def _read(self, data: Any, num_edges: int, where: str) -> Tensor:
-        types, name = getattr(data, self.attribute, None), f"nodes.{self.attribute}"
+        types: Any = getattr(data, self.attribute, None)
+        name = f"nodes.{self.attribute}"
         held = isinstance(types, Tensor)
         require(held, where, name, "be a tensor", type(types).__name__, "Set it on the data: one integer an edge.")
         integer = not (types.is_floating_point() or types.is_complex() or types.dtype == torch.bool)

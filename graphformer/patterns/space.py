@@ -164,7 +164,7 @@ def coordinates(sets: NodeSets) -> tuple[Tensor, Tensor]:
 
 
 def _read_positions(data: Any, count: int, sets: NodeSets) -> Tensor:
-    pos = getattr(data, "pos", None)
+    pos: Any = getattr(data, "pos", None)
     remedy = "Pass a PyG Data or Batch that has pos; a bipartite graph takes two of them."
     require(isinstance(pos, Tensor), sets.where, "nodes", "hold pos", "none", remedy)
     fits = pos.dim() == 2 and pos.shape[0] == count and pos.shape[1] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ def _read_parent(sets: NodeSets) -> Tensor:
     where, size = sets.where, sets.num_queries
     remedy = "Set data.parent: the place of each node's parent in its set, -1 for a root."
     require(not sets.is_bipartite, where, "nodes", "be one node set with parent", "a (keys, queries) tuple", remedy)
-    parent = getattr(sets.nodes[0], "parent", None)
+    parent: Any = getattr(sets.nodes[0], "parent", None)
     require(isinstance(parent, Tensor), where, "nodes", "hold parent", "none", remedy)
     require(parent.shape == (size,), where, "nodes.parent", f"have shape [N] = [{size}]", list(parent.shape), remedy)
     integer = not (parent.is_floating_point() or parent.is_complex() or parent.dtype == torch.bool)

@@ -83,9 +83,8 @@ def patterns(kind, *, labelled=False, written=False):
     """Pattern terms over node sets of one kind; leaves are labelled or not, and all written as text or not."""
     leaves = LEAVES[kind] if written else LEAVES[kind] | without_text
     if labelled:
-        leaves = st.builds(
-            lambda leaf, relation: leaf.as_relation(relation), leaves, small | st.builds(Distance, small)
-        )
+        relations = small | st.builds(Distance, small)
+        leaves = st.builds(lambda leaf, relation: leaf.as_relation(relation), leaves, relations)
     operations = _OPERATIONS[:-1] if labelled else _OPERATIONS
     combine = lambda inner: st.builds(lambda p, q, make: make(p, q), inner, inner, st.sampled_from(operations))  # noqa: E731
     return st.recursive(leaves, combine, max_leaves=5)
