@@ -82,7 +82,9 @@ def distances(sets: NodeSets, query: Tensor, key: Tensor, limit: int | None = No
     if query.numel() == 0:
         return out
     ptr, index, width = _in_edges(sets)
-    for roots in query.unique().split(max(_CHUNK // width, 1)):
+    asked = query.unique()
+    piece = sets.set_keys[asked].cumsum(0) // _CHUNK  # no root has more pairs than its set has keys
+    for roots in asked.split(torch.unique_consecutive(piece, return_counts=True)[1].tolist()):
         left = ((query >= roots[0]) & (query <= roots[-1])).nonzero().squeeze(1)
         for distance, ring in enumerate(_rings(roots, ptr, index, limit)):
             found = _sorted_contains(ring, query[left] * width + key[left])

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from graphformer._checks import require
+from graphformer.graphs.layout import make_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern, check_whole
 from graphformer.patterns.terms import RunTerm, Term
 
-_CHUNK = 2**22  # candidates that a step holds at a time
+_CHUNK = 2**20  # candidates that a step holds at a time
 _SLACK = 1 + 1e-9  # the tree rounds otherwise than we do: it proposes a little more, and our distances decide
 
 
@@ -72,7 +73,7 @@ class Nearest(Pattern):
 
     What `torch_geometric.nn.knn_graph(k, loop=True)` gives; on a bipartite (key data, query data) what `knn` gives.
     Distances are as in :class:`Within`. Of keys at the same distance the lower id comes first, so that the result is
-    the same everywhere. A k-d tree finds the keys; many nodes at one place are compared with each other.
+    the same everywhere. A k-d tree finds the keys; ties among k-th keys cost a look at all of them.
 
     Args:
         k: Keys a query, 0 or more; a smaller set is seen as a whole.
@@ -96,28 +97,17 @@ class Nearest(Pattern):
     def _lower(self, sets: NodeSets) -> list[Term]:
         of_query, of_key = positions(sets)
         most = min(self.k, int(sets.set_keys.max()) if sets.num_queries else 0)
-        pairs = [torch.zeros(2, 0, dtype=torch.int64)]
+        query, key = (torch.zeros(0, dtype=torch.int64) for _ in range(2))
         if most:
-            span = _span(of_query, of_key) * _SLACK
-            queries, keys = _trees(sets, of_query, of_key, gap=2 * span + 1)
-            last = keys.query(queries.data, k=[most])[0][:, 0]
-            reach = np.minimum(last, span) * _SLACK  # the most-th key of a smaller set lies in another set
-            count = keys.query_ball_point(queries.data, reach, return_length=True)
-            for start, stop in _chunks(count):
-                found = keys.query_ball_point(queries.data[start:stop], reach[start:stop])
-                key = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=int(count[start:stop].sum()))
-                query = np.repeat(np.arange(start, stop), count[start:stop])
-                pairs.append(self._first(sets, of_query, of_key, torch.from_numpy(query), torch.from_numpy(key)))
-        query, key = torch.cat(pairs, dim=1).to(sets.device)
-        return [RunTerm(KeyRuns.from_pairs(query, key, sets.num_queries, sets.num_keys))]
-
-    def _first(self, sets: NodeSets, of_query: Tensor, of_key: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """The first k candidates of each query, rows in order. Shape `[2, E]`."""
-        far = self._far(sets, of_query, of_key, query.to(sets.device), key.to(sets.device)).cpu()
-        order = torch.from_numpy(np.lexsort((key.numpy(), far.numpy(), query.numpy())))
-        count = torch.unique_consecutive(query, return_counts=True)[1]
-        rank = torch.arange(query.numel()) - torch.repeat_interleave(count.cumsum(0) - count, count)
-        return torch.stack((query, key))[:, order[rank < self.k]]
+            query, key = _nearest_places(sets, of_query, of_key, most)
+            if not sets.is_bipartite:  # among coincident nodes the node itself may have been left out
+                itself = torch.arange(sets.num_queries) * (sets.num_keys + 1)
+                code = torch.cat((query * sets.num_keys + key, itself)).unique()
+                query, key = code // sets.num_keys, code % sets.num_keys
+            far = self._far(sets, of_query, of_key, query.to(sets.device), key.to(sets.device))
+            query, key = _first(query, key, far.cpu(), self.k)
+        runs = KeyRuns.from_pairs(query.to(sets.device), key.to(sets.device), sets.num_queries, sets.num_keys)
+        return [RunTerm(runs)]
 
     def _far(self, sets: NodeSets, of_query: Tensor, of_key: Tensor, query: Tensor, key: Tensor) -> Tensor:
         """What pairs are ranked by: their distance, and less than any for a node and itself."""
@@ -136,6 +126,38 @@ class Nearest(Pattern):
             same_set = sets.query_set[asked, None] == sets.key_set
             parts.append((ahead & same_set).sum(1) < self.k)
         return torch.cat(parts)
+
+
+def _nearest_places(sets: NodeSets, of_query: Tensor, of_key: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """(query, key) of the `most` nearest keys of each query by (distance, id), found once for each place of a query."""
+    span = _span(of_query, of_key) * _SLACK
+    queries, keys = _trees(sets, of_query, of_key, gap=2 * span + 1)
+    places, one, place_of = np.unique(queries.data, axis=0, return_index=True, return_inverse=True)
+    last = keys.query(places, k=[most])[0][:, 0]
+    reach = np.minimum(last, span) * _SLACK  # the most-th key of a smaller set lies in another set
+    count = keys.query_ball_point(places, reach, return_length=True)
+    where = of_query[torch.from_numpy(one).to(of_query.device)].cpu()
+    found = []
+    for start, stop in _chunks(count):
+        near = keys.query_ball_point(places[start:stop], reach[start:stop])
+        key = torch.from_numpy(np.fromiter(chain.from_iterable(near), dtype=np.int64))
+        place = torch.from_numpy(np.repeat(np.arange(start, stop), count[start:stop]))
+        found.append(torch.stack(_first(place, key, _between(where[place], of_key.cpu()[key]), most)))
+    place, key = torch.cat(found, dim=1)
+    ptr, index, _ = make_layout(place, key, len(places), sets.num_keys)
+    row = torch.from_numpy(place_of.reshape(-1))
+    runs = KeyRuns.from_ranges(ptr[row], ptr[row + 1], key.numel())  # each query takes the list of its place
+    query, turn = runs.expand()
+    return query, index[turn].long()
+
+
+def _first(row: Tensor, key: Tensor, far: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first k pairs of each row by (far, key)."""
+    order = torch.from_numpy(np.lexsort((key.numpy(), far.numpy(), row.numpy())))
+    row, key = row[order], key[order]
+    count = torch.unique_consecutive(row, return_counts=True)[1]
+    rank = torch.arange(row.numel()) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    return row[rank < k], key[rank < k]
 
 
 def positions(sets: NodeSets) -> tuple[Tensor, Tensor]:
