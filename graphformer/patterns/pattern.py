@@ -40,8 +40,9 @@ class Pattern:
     `nodes` is, everywhere: a count, a list of lengths (a ragged batch), a PyG `Data` or `Batch`, or a tuple
     (key nodes, query nodes) of these for a bipartite graph.
 
-    A pattern of your own is a frozen dataclass with two methods, which check each other in tests: `_lower`, its terms,
-    and `_allows`, its formula. Both see :class:`~graphformer.patterns.node_sets.NodeSets`.
+    A pattern of your own is :class:`Where` over a formula, :class:`Pairs` over a function that lists edges, or a frozen
+    dataclass with two methods, which check each other in tests: `_lower`, its terms, and `_allows`, its formula. Both
+    see :class:`~graphformer.patterns.node_sets.NodeSets`. :func:`graphformer.testing.check_pattern` tries it out.
 
     Example:
         >>> from graphformer.patterns import Causal, RunTerm, Window
