@@ -9,34 +9,56 @@ from :meth:`Pattern.lower` and never needs the edges.
 from graphformer.patterns.axial import Axial, Strided
 from graphformer.patterns.between import Between
 from graphformer.patterns.blocks import Blocks, ShiftedWindows
+from graphformer.patterns.definitions import BigBird, Longformer
 from graphformer.patterns.dense import Bipartite, Causal, Full
 from graphformer.patterns.edges import Edges
+from graphformer.patterns.expander import Expander
+from graphformer.patterns.given import NetworkX, Pairs
 from graphformer.patterns.grid import Grid
 from graphformer.patterns.hops import Hops
-from graphformer.patterns.hub import Global
+from graphformer.patterns.hub import Global, VirtualNode
 from graphformer.patterns.parse import parse
 from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.relations import Distance, EdgeType, Offset2d, ShortestPath
 from graphformer.patterns.sampled import Random
-from graphformer.patterns.terms import PairTerm, RunTerm
+from graphformer.patterns.space import Nearest, Within
+from graphformer.patterns.terms import PairTerm, Relation, RunTerm
+from graphformer.patterns.tree import Tree
+from graphformer.patterns.where import Where
 from graphformer.patterns.window import Window
 
 __all__ = [
     "Axial",
     "Between",
+    "BigBird",
     "Bipartite",
     "Blocks",
     "Causal",
+    "Distance",
+    "EdgeType",
     "Edges",
+    "Expander",
     "Full",
     "Global",
     "Grid",
     "Hops",
+    "Longformer",
+    "Nearest",
+    "NetworkX",
+    "Offset2d",
     "PairTerm",
+    "Pairs",
     "Pattern",
     "Random",
+    "Relation",
     "RunTerm",
     "ShiftedWindows",
     "Strided",
+    "ShortestPath",
+    "Tree",
+    "VirtualNode",
+    "Where",
     "Window",
+    "Within",
     "parse",
 ]

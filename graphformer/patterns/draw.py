@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphformer.patterns.node_sets import NodeSets, read_nodes
-from graphformer.patterns.terms import RunTerm, Term
+from graphformer.patterns.terms import RunTerm, Term, relation_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,12 +61,14 @@ def _draw_cells(ax: Axes, terms: Sequence[Term], sets: NodeSets, num_relations: 
     from matplotlib.patches import Patch
 
     shape = (sets.num_queries, sets.num_keys)
-    names, colours = _paint(terms, num_relations)
+    labelled = terms if num_relations else ()
+    held = sorted({relation for term in labelled for relation in relation_of(term, sets).unique().tolist()})
+    names, colours = _paint(held, num_relations)
     value = np.where(sets.query_set.cpu().numpy()[:, None] == sets.key_set.cpu().numpy(), 0, -1)
     for term in reversed(terms):  # the first term's relation is the one that shows
         query, key = (ids.cpu().numpy() for ids in term.pairs())
         if num_relations:
-            value[query, key] = 1 + names.index(f"relation {term.relation}")
+            value[query, key] = 1 + np.searchsorted(held, relation_of(term, sets).cpu().numpy())
         else:
             np.add.at(value, (query, key), 1)
     value = np.minimum(value, len(names))
@@ -80,11 +82,10 @@ def _draw_cells(ax: Axes, terms: Sequence[Term], sets: NodeSets, num_relations: 
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
 
 
-def _paint(terms: Sequence[Term], num_relations: int) -> tuple[list[str], list[str]]:
+def _paint(held: Sequence[int], num_relations: int) -> tuple[list[str], list[str]]:
     """What the colours mean, and the colours: relations, or else numbers of copies."""
     if not num_relations:
         return ["1 copy", "2 copies", "3 or more"], list(_COPIES)
-    held = sorted({term.relation for term in terms if term.relation is not None})
     return [f"relation {relation}" for relation in held], [_RELATIONS[place % 10] for place in range(len(held))]
 
 

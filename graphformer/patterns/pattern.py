@@ -11,9 +11,10 @@ from torch import Tensor
 from graphformer import graphs
 from graphformer._checks import refuse, require
 from graphformer.graphs import AttentionGraph
+from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.draw import draw
 from graphformer.patterns.node_sets import NodeSets, read_nodes
-from graphformer.patterns.terms import Term, make_graph
+from graphformer.patterns.terms import Relation, Term, make_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,8 +41,9 @@ class Pattern:
     of named parts or a PyG `HeteroData` (see :class:`Between`), or a tuple (key nodes, query nodes) of these for a
     bipartite graph.
 
-    A pattern of your own is a frozen dataclass with two methods, which check each other in tests: `_lower`, its terms,
-    and `_allows`, its formula. Both see :class:`~graphformer.patterns.node_sets.NodeSets`.
+    A pattern of your own is :class:`Where` over a formula, :class:`Pairs` over a function that lists edges, or a frozen
+    dataclass with two methods, which check each other in tests: `_lower`, its terms, and `_allows`, its formula. Both
+    see :class:`~graphformer.patterns.node_sets.NodeSets`. :func:`graphformer.testing.check_pattern` tries it out.
 
     Example:
         >>> from graphformer.patterns import Causal, RunTerm, Window
@@ -71,9 +73,21 @@ class Pattern:
         """The formula for pairs of one set, given by global ids. Takes and gives shape `[E]`; bool."""
         raise NotImplementedError(f"{type(self).__name__} must define _allows(sets, query, key)")
 
-    def _labels(self) -> frozenset[int | None]:
+    def _labels(self) -> frozenset[int | Relation | None]:
         """The relations of the pattern's terms, None for a term without one."""
         return frozenset((None,))
+
+    # Which pairs a user's formula allows is known only by asking about each. `&` and `-` lower a pattern that holds one
+    # within the other pattern, so that nothing asks about all pairs where a structured pattern leaves few.
+
+    @property
+    def _by_formula(self) -> bool:
+        """Whether lowering the pattern by itself asks about every pair of a set."""
+        return False
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        """The terms of the pattern, without the pairs that are not in the region."""
+        return [term.keep(region) for term in self._lower(sets)]
 
     # ---------------------------------------------------------------- views
 
@@ -168,7 +182,8 @@ class Pattern:
             repr(self),
             "Label the other terms too, with .as_relation(r).",
         )
-        return max((label + 1 for label in labels if label is not None), default=0)
+        counts = (label.num_relations if isinstance(label, Relation) else label + 1 for label in labels - {None})  # type: ignore[operator]
+        return max(counts, default=0)
 
     # ---------------------------------------------------------------- doors
 
@@ -208,11 +223,12 @@ class Pattern:
 
     # ---------------------------------------------------------------- algebra
 
-    def as_relation(self, relation: int) -> Pattern:
-        """The same pairs, each with this relation: an integer, 0 or more.
+    def as_relation(self, relation: int | Relation) -> Pattern:
+        """The same pairs, each with this relation: an integer, 0 or more, or a rule that gives each pair its own.
 
         Relations choose rows of `attend`'s relation tables. Of a pattern made of several terms, either all are
-        labelled or none.
+        labelled or none. The rules are :class:`Distance`, :class:`Offset2d`, :class:`ShortestPath`, :class:`EdgeType`
+        and your own, see :class:`Relation`.
 
         Example:
             >>> from graphformer.patterns import Edges, Full
@@ -276,6 +292,14 @@ def check_axes(pattern: Pattern, argument: str, low: int) -> None:
         repr(value),
         "Pass a plain integer, or a tuple with one an axis.",
     )
+
+
+def check_seed(pattern: Pattern) -> None:
+    """Refuse a seed that is not a 64-bit integer."""
+    seed = getattr(pattern, "seed")  # noqa: B009  # a field of those patterns that draw
+    fits = isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63
+    remedy = "Pass a plain integer."
+    require(fits, type(pattern).__name__, "seed", "be a 64-bit integer", repr(seed), remedy)
 
 
 def check_flag(pattern: Pattern, argument: str) -> None:

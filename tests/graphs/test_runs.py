@@ -134,6 +134,25 @@ def test_codes_beyond_32_bits():
     assert runs.union(runs).expand()[1].tolist() == [top - 1, top - 1]
 
 
+@settings(deadline=None)
+@given(two_pair_lists(), st.integers(1, 7))
+def test_a_filter_keeps_what_the_rule_allows_and_asks_a_few_at_a_time(case, piece):
+    num_queries, num_keys, first, second = case
+    allowed, asked = make(second, num_queries, num_keys), []
+
+    def rule(query, key):
+        asked.extend(zip(query.tolist(), key.tolist(), strict=True))
+        assert 0 < query.numel() <= piece
+        return allowed.contains(query, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graphformer.graphs.runs._PIECE", piece)
+        found = make(first, num_queries, num_keys).filter(rule)
+    assert asked == sorted(set(first))
+    assert as_set(found) == set(first) & set(second)
+    assert_canonical(found)
+
+
 def test_different_shapes_are_refused():
     one, other = make([(0, 0)], 2, 3), make([(0, 0)], 2, 5)
     with pytest.raises(GraphformerError, match="other must have 2 queries and 3 keys; got 2 and 5. Combine runs over"):

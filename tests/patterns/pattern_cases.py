@@ -10,15 +10,38 @@ from graphformer.patterns import (
     Bipartite,
     Blocks,
     Causal,
+    Distance,
     Edges,
+    Expander,
     Full,
     Global,
     Grid,
     Hops,
+    Nearest,
+    Pairs,
     Random,
     Strided,
+    Tree,
+    VirtualNode,
+    Where,
     Window,
+    Within,
 )
+
+
+def is_near(query, key, reach=2):
+    return (query - key).abs() <= reach
+
+
+def mask_mod(b, h, q_idx, kv_idx):
+    return (q_idx + 2 * kv_idx + b - b + h) % 3 != 0
+
+
+def corners(num_keys, num_queries):
+    """The last key for the first query, and back; the first pair twice."""
+    pairs = [(num_keys - 1, 0), (0, num_queries - 1), (num_keys - 1, 0)] if num_keys and num_queries else []
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t()
+
 
 small = st.integers(0, 4)
 
@@ -53,6 +76,7 @@ by_order = st.one_of(
     st.just(Full()),
     st.just(Causal()),
     st.builds(Global, small),
+    st.builds(VirtualNode, small),
     st.builds(Random, small, st.integers(-(2**63), 2**63 - 1)),
     st.builds(Strided, st.integers(1, 5)),
 )
@@ -65,14 +89,22 @@ by_place = by_order | st.one_of(
 by_edges = st.one_of(st.builds(Edges, st.booleans()), st.builds(Hops, small))
 by_grid = by_place | st.one_of(windows(2), blocks(2), st.builds(Axial, st.sampled_from([None, 0, 1])))
 strided = windows(1, 3)
+of_one_set = st.builds(Expander, st.sampled_from([2, 4]), st.integers(-(2**63), 2**63 - 1))
+generations = st.none() | st.integers(0, 3)
+by_data = by_edges | st.one_of(
+    st.builds(Nearest, small),
+    st.builds(Within, st.sampled_from([0, 1, 1.0, 2**0.5, 2.5, 3**0.5])),
+    st.builds(Tree, generations, generations),
+)
 LEAVES = {
-    "lengths": by_place,
-    "batch": by_place | by_edges,
+    "lengths": by_place | of_one_set,
+    "batch": by_place | of_one_set | by_data,
     "bipartite": by_place | strided | st.just(Bipartite()),
     "grids": by_grid,
     "grid pairs": by_grid | windows(2, 3) | st.just(Bipartite()),
     "parts": by_place | by_edges,
 }
+without_text = st.sampled_from([Where(is_near), Where(mask_mod), Pairs(corners)])
 PARTS = ("text", "left", "image", "right")  # left and right have edges
 between = st.dictionaries(st.tuples(st.sampled_from(PARTS), st.sampled_from(PARTS)), by_order, min_size=1, max_size=3)
 between_shaped = st.fixed_dictionaries(
@@ -89,27 +121,33 @@ _OPERATIONS = (
 )
 
 
-def patterns(kind, *, labelled=False):
-    """Pattern terms over one kind of node sets; where labelled, every leaf carries a relation."""
-    leaves = LEAVES[kind]
+def patterns(kind, *, labelled=False, written=False):
+    """Pattern terms over node sets of one kind; leaves are labelled or not, and all written as text or not."""
+    leaves = LEAVES[kind] if written else LEAVES[kind] | without_text
     if labelled:
-        leaves = st.builds(lambda leaf, relation: leaf.as_relation(relation), leaves, small)
+        relations = small | st.builds(Distance, small)
+        leaves = st.builds(lambda leaf, relation: leaf.as_relation(relation), leaves, relations)
         leaves = leaves | mixed if kind == "parts" else leaves
     operations = _OPERATIONS[:-1] if labelled else _OPERATIONS
     combine = lambda inner: st.builds(lambda p, q, make: make(p, q), inner, inner, st.sampled_from(operations))  # noqa: E731
     return st.recursive(leaves, combine, max_leaves=5)
 
 
-lengths = st.lists(st.integers(0, 6), min_size=1, max_size=4)
+lengths = st.lists(st.integers(0, 11), min_size=1, max_size=4)
 
 
 @st.composite
 def graph_data(draw):
-    """One sample: a few nodes and random edges, duplicates and loops among them."""
+    """One sample: a few nodes with random edges, duplicates and loops among them, places on a grid, and parents."""
     num_nodes = draw(st.integers(1, 6))
     ends = st.tuples(st.integers(0, num_nodes - 1), st.integers(0, num_nodes - 1))
     pairs = draw(st.lists(ends, max_size=9))
-    return Data(edge_index=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t().contiguous(), num_nodes=num_nodes)
+    pos = torch.tensor(draw(st.lists(st.tuples(small, small), min_size=num_nodes, max_size=num_nodes)))
+    parent = torch.tensor([draw(st.integers(-1, node - 1)) for node in range(num_nodes)])
+    if draw(st.booleans()):  # parents behind their children
+        parent = torch.where(parent < 0, -1, num_nodes - 1 - parent).flip(0)
+    edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t().contiguous()
+    return Data(edge_index=edge_index, num_nodes=num_nodes, pos=pos, parent=parent)
 
 
 samples = st.lists(graph_data(), min_size=1, max_size=3)

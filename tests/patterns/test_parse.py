@@ -6,21 +6,30 @@ from graphformer import GraphformerError
 from graphformer.patterns import (
     Axial,
     Between,
+    BigBird,
     Bipartite,
     Blocks,
     Causal,
+    Distance,
     Edges,
+    EdgeType,
+    Expander,
     Full,
     Global,
     Hops,
+    Longformer,
+    Nearest,
     Random,
     ShiftedWindows,
     Strided,
+    Tree,
+    VirtualNode,
     Window,
+    Within,
     parse,
 )
 from graphformer.patterns import __all__ as public
-from graphformer.patterns.parse import MEMBERS
+from graphformer.patterns.parse import MEMBERS, RELATIONS, UNWRITTEN
 
 
 @pytest.mark.parametrize(
@@ -43,6 +52,12 @@ from graphformer.patterns.parse import MEMBERS
         ("ShiftedWindows((4, 6)) + Blocks(3, shift=1)", Blocks((4, 6), shift=(2, 3)) + Blocks(3, shift=1)),
         ("Between({('a', 'b'): Full() | Window(1), ('b', 'b'): ~Causal()}).as_relation(2)",
          Between({("a", "b"): Full() | Window(1), ("b", "b"): ~Causal()}).as_relation(2)),
+        ("Longformer(2, num_global=1)", Longformer(2, 1)),
+        ("BigBird(2, 1, 3, seed=4) - VirtualNode()", BigBird(2, 1, 3, 4) - VirtualNode(1)),
+        ("Expander(4, seed=-1) | Tree(up=2)", Expander(4, -1) | Tree(2)),
+        ("Within(2.5) & ~Within(1e-3) & Nearest(4)", Within(2.5) & ~Within(0.001) & Nearest(4)),
+        ("Full().as_relation(Distance(3))", Full().as_relation(Distance(3))),
+        ("Edges().as_relation(relation=EdgeType(3, attribute='bond'))", Edges().as_relation(EdgeType(3, "bond"))),
     ],
 )  # fmt: skip
 def test_reads(text, pattern):
@@ -72,7 +87,8 @@ def test_repr_has_no_needless_parentheses(pattern, text):
 
 def test_every_member_can_be_read():
     assert {name for name in public if name in MEMBERS} == set(MEMBERS)
-    assert set(public) - set(MEMBERS) == {"Grid", "Pattern", "PairTerm", "RunTerm", "parse"}
+    others = {"Grid", "Pattern", "PairTerm", "Relation", "RunTerm", "parse"}
+    assert set(public) - set(MEMBERS) == others | set(RELATIONS) | set(UNWRITTEN)
 
 
 @pytest.mark.parametrize(
@@ -90,17 +106,28 @@ def test_every_member_can_be_read():
         ("(lambda: 1)()", "pattern must be one of"),
         (
             "Window(1 + 2)",
-            "booleans, strings, tuples of these or None; got '1 + 2'. Write the value",
+            "arguments must be plain numbers, booleans, strings, tuples of these or None; got '1 + 2'. Write the value",
+        ),
+        ("Window(Full())", "arguments must be plain numbers, booleans, strings, tuples of these or None; got 'Full()'"),
+        ("Window(1.5)", "Window: radius must be an integer, 0 or more and below 2^31; got 1.5"),
+        ("Within(1e999)", "Within: distance must be a finite number, 0 or more; got inf"),
+        ("Within(2j)", "got '2j'"),
+        ("Where(near)", "pattern must have plain arguments; got 'Where(near)'. Make Where in Python"),
+        ("Full() | NetworkX(num_nodes=3, num_edges=4)", "got 'NetworkX(num_nodes=3, num_edges=4)'. Make NetworkX in"),
+        ("Pairs(corners)", "got 'Pairs(corners)'. Make Pairs in Python"),
+        ("Full().as_relation(Distanc(3))", "relation must be one of Distance, "),
+        ("Full().as_relation(Distance())", "missing a required argument: 'clip'"),
+        (
+            "Full().as_relation(Full())",
+            "one of Distance, EdgeType, Offset2d, ShortestPath; got 'Full'",
         ),
         (
-            "Window(Full())",
-            "arguments must be plain integers, booleans, strings, tuples of these or None; got 'Full()'",
+            "Window(Distance(3))",
+            "arguments must be plain numbers, booleans, strings, tuples of these or None; got 'Distance(3)'",
         ),
-        ("Window(1.5)", "got '1.5'"),
-        ("Window((1, 2.5))", "got '2.5'"),
         ("Window({1: Full()})", "got '{1: Full()}'"),
         ("Between({('a', 'b'): 3})", "text must hold patterns and operators only; got '3'"),
-        ("Between({('a', 'b'): Full(), **{}})", "arguments must be plain integers"),
+        ("Between({('a', 'b'): Full(), **{}})", "arguments must be plain numbers"),
         ("Window(-True)", "got '-True'"),
         ("Window(*[3])", "got '*[3]'"),
         ("Window(**{'radius': 3})", "got \"{'radius': 3}\""),
