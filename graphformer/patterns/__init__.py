@@ -7,6 +7,7 @@ from :meth:`Pattern.lower` and never needs the edges.
 """
 
 from graphformer.patterns.blocks import Blocks
+from graphformer.patterns.content import Clusters, Content, Hash, TopK, fold_heads, unfold_heads
 from graphformer.patterns.dense import Bipartite, Causal, Full
 from graphformer.patterns.edges import Edges
 from graphformer.patterns.hops import Hops
@@ -21,14 +22,20 @@ __all__ = [
     "Bipartite",
     "Blocks",
     "Causal",
+    "Clusters",
+    "Content",
     "Edges",
     "Full",
     "Global",
+    "Hash",
     "Hops",
     "PairTerm",
     "Pattern",
     "Random",
     "RunTerm",
+    "TopK",
     "Window",
+    "fold_heads",
     "parse",
+    "unfold_heads",
 ]
