@@ -68,15 +68,10 @@ class Clusters(Content):
 
     def _cluster(self, points: Tensor) -> Tensor:
         """The cluster of each of P points in each of G groups; takes `[G, P, D]`, gives `[G, P]`."""
-        num_groups, num_points, width = points.shape
-        order = torch.randperm(num_points, generator=torch.Generator().manual_seed(self.seed))
+        order = torch.randperm(points.shape[1], generator=torch.Generator().manual_seed(self.seed))
         centroids = points[:, order[: self.num_clusters].to(points.device)]
-        group = torch.arange(num_groups, device=points.device)[:, None] * centroids.shape[1]
         for _ in range(self.iterations):
-            member = (group + nearest(points, centroids)).flatten()
-            total = torch.zeros_like(centroids).flatten(0, 1).index_add(0, member, points.flatten(0, 1))
-            moved = torch.nn.functional.normalize(total, dim=-1).view_as(centroids)
-            centroids = torch.where((moved == 0).all(-1, keepdim=True), centroids, moved)  # nobody there: stay
+            centroids = follow_members(centroids, points, nearest(points, centroids))
         return nearest(points, centroids)
 
 
@@ -91,3 +86,21 @@ def nearest(points: Tensor, centroids: Tensor) -> Tensor:
             here = slice(first, first + some), slice(start, start + few)
             out[here] = (points[here] @ centroids[here[0]].transpose(1, 2)).argmax(-1)
     return out
+
+
+def follow_members(centroids: Tensor, points: Tensor, label: Tensor, decay: float = 0.0) -> Tensor:
+    """Unit centroids moved towards the direction of their members' sum; where there is none they stay.
+
+    Args:
+        centroids: Shape `[G, c, D]`.
+        points: Shape `[G, P, D]`.
+        label: The centroid of each point. Shape `[G, P]`, int64.
+        decay: How much of the old centroid is kept before the new one is scaled to length 1.
+    """
+    num_groups, count, _ = centroids.shape
+    member = (torch.arange(num_groups, device=points.device)[:, None] * count + label).flatten()
+    total = torch.zeros_like(centroids).flatten(0, 1).index_add(0, member, points.flatten(0, 1)).view_as(centroids)
+    there = (total != 0).any(-1, keepdim=True)
+    direction = torch.nn.functional.normalize(total, dim=-1)
+    moved = torch.nn.functional.normalize(decay * centroids + (1 - decay) * direction, dim=-1)
+    return torch.where(there, moved, centroids)

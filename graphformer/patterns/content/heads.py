@@ -78,10 +78,10 @@ def read_heads(query: Tensor, key: Tensor, nodes: Any, pattern: Pattern | None, 
     fits = pattern is None or isinstance(pattern, Pattern)
     require(fits, where, "pattern", "be a structured pattern or None", repr(pattern), "Pass for example Causal().")
     sets = read_nodes(nodes, where)
-    found = (key.shape[0], query.shape[0])
-    rule = f"count the (keys, queries) {found} that are given"
+    given = (key.shape[0], query.shape[0])
+    rule = f"count the (keys, queries) {given} that are given"
     remedy = "Pass the node sets of these vectors, (key nodes, query nodes) where the two differ."
-    require((sets.num_keys, sets.num_queries) == found, where, "nodes", rule, (sets.num_keys, sets.num_queries), remedy)
+    require((sets.num_keys, sets.num_queries) == given, where, "nodes", rule, (sets.num_keys, sets.num_queries), remedy)
     return replace(sets, key_ptr=sets.key_ptr.to(query.device), query_ptr=sets.query_ptr.to(query.device))
 
 
