@@ -80,7 +80,7 @@ def nearest(points: Tensor, centroids: Tensor) -> Tensor:
     num_groups, num_points, _ = points.shape
     count = centroids.shape[1]
     out = torch.empty(num_groups, num_points, dtype=torch.int64, device=points.device)
-    some, few = max(_CHUNK // (num_points * count), 1), max(_CHUNK // count, 1)
+    some, few = max(_CHUNK // max(num_points * count, 1), 1), max(_CHUNK // count, 1)
     for first in range(0, num_groups, some):
         for start in range(0, num_points, few):
             here = slice(first, first + some), slice(start, start + few)
