@@ -32,8 +32,8 @@ class SortedBlocks(torch.nn.Module):
     is turned into a matrix P whose rows and columns sum to about 1, by Sinkhorn's alternating normalization, rows last.
     Block a attends to the b of the largest P[a,b], the first of equal ones, and log P[a,b] is added to the score of
     these pairs: it multiplies their weights, and by it the gradient reaches W, queries and keys. The choice itself has
-    none: a block that serves badly loses weight until another one is chosen. Other than in the paper, W is a map between block means rather than to a fixed number of blocks, so that sets
-    of any length share it.
+    none: a block that serves badly loses weight until another one is chosen. Other than in the paper, W is a map
+    between block means rather than to a fixed number of blocks, so that sets of any length share it.
 
     A set of one block is attended to in full. Input that is constant gives every block the first other one. Memory is
     that of the pairs, 2 * block * N a head, and of the block matrices, the sum of (N / block)^2 over sets and heads.
