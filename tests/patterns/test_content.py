@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pattern_cases import patterns
 from torch_geometric.data import Batch, Data
 
 from graphformer import AttentionGraph, attend
@@ -131,6 +134,26 @@ def test_is_the_loop_over_queries(content, structured, nodes):
     query, key = vectors(nodes)
     graph = content.select(query, key, nodes, None if structured == Full() else structured)
     assert graph.size == (H * len(key), H * len(query))
+    assert torch.equal(dense(graph), loop(content, query, key, nodes, structured))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_is_the_loop_over_random_sets(data):
+    number = st.integers(1, 5)
+    seed = st.integers(-(2**63), 2**63 - 1)
+    content = data.draw(
+        st.one_of(
+            st.builds(lambda half, rounds, seed: Hash(2 * half, rounds, seed), number, number, seed),
+            st.builds(TopK, number),
+            st.builds(Clusters, number, st.integers(0, 5), seed),
+        )
+    )
+    sizes = data.draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=4))
+    nodes = [m for m, _ in sizes], [n for _, n in sizes]
+    structured = data.draw(patterns("bipartite"))
+    query, key = vectors(nodes, seed=data.draw(st.integers(0, 99)))
+    graph = content.select(query, key, nodes, structured)
     assert torch.equal(dense(graph), loop(content, query, key, nodes, structured))
 
 

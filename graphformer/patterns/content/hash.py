@@ -68,6 +68,8 @@ class Hash(Content):
                 new = query_bucket[earlier].flatten()[row] != key_bucket[earlier].flatten()[column]
                 row, column = row[new], column[new]
             found.append((row, column))
+        if len(found) == 1:
+            return found[0]  # many pairs, so no copy of them
         rows, columns = zip(*found, strict=True)
         return torch.cat(rows), torch.cat(columns)
 
