@@ -288,6 +288,14 @@ def test_clusters_find_what_is_there():
     assert torch.equal(mask, (torch.arange(60)[:, None] - torch.arange(60)) % 3 == 0)
 
 
+def test_centroids_without_members_stay():
+    points = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, -1.0], [1.0, 0.0]]])
+    centroids = torch.tensor([[[0.6, 0.8], [0.8, 0.6], [-1.0, 0.0]]]).expand(2, 3, 2)
+    moved = clusters.follow_members(centroids, points, torch.tensor([[0, 1, 1], [1, 1, 0]]))
+    assert moved[0].tolist() == [[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]
+    assert torch.equal(moved[1], torch.tensor([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]]))  # opposite members: no direction
+
+
 def test_half_precision_chooses_as_float32():
     query, key = (x.bfloat16() for x in vectors(40))
     for content in MEMBERS:
