@@ -9,6 +9,7 @@ from :meth:`Pattern.lower` and never needs the edges.
 from graphformer.patterns.axial import Axial, Strided
 from graphformer.patterns.between import Between
 from graphformer.patterns.blocks import Blocks, ShiftedWindows
+from graphformer.patterns.content import Clusters, Content, Hash, TopK, fold_heads, unfold_heads
 from graphformer.patterns.definitions import BigBird, Longformer
 from graphformer.patterns.dense import Bipartite, Causal, Full
 from graphformer.patterns.edges import Edges
@@ -36,11 +37,14 @@ __all__ = [
     "Causal",
     "Distance",
     "EdgeType",
+    "Clusters",
+    "Content",
     "Edges",
     "Expander",
     "Full",
     "Global",
     "Grid",
+    "Hash",
     "Hops",
     "Longformer",
     "Nearest",
@@ -60,5 +64,9 @@ __all__ = [
     "Where",
     "Window",
     "Within",
+    "TopK",
+    "Window",
+    "fold_heads",
     "parse",
+    "unfold_heads",
 ]

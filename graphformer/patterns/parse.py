@@ -63,8 +63,8 @@ def parse(text: str) -> Pattern:
     to an equal pattern, but for those that hold a function or a graph (`Where`, `Pairs`, `NetworkX`).
 
     Args:
-        text: An expression of pattern names with plain arguments (numbers, booleans, None, strings, tuples of these, and
-            for :class:`Between` a dict from tuples to patterns), the operators `| + & - ~`, parentheses and
+        text: An expression of pattern names with plain arguments (numbers, booleans, None, strings, tuples of these,
+            and for :class:`Between` a dict from tuples to patterns), the operators `| + & - ~`, parentheses and
             `.as_relation(r)`, where r is an integer or a rule such as `Distance(8)`.
 
     Raises:
@@ -153,6 +153,6 @@ def _literal(node: ast.expr) -> Any:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return -value
     raise InputError(
-        f"parse: arguments must be plain numbers, booleans, strings, tuples of these or None; got {ast.unparse(node)!r}. "
-        "Write the value itself: nothing is computed here."
+        "parse: arguments must be plain numbers, booleans, strings, tuples of these or None; got "
+        f"{ast.unparse(node)!r}. Write the value itself: nothing is computed here."
     )

@@ -173,7 +173,9 @@ def positions(sets: NodeSets) -> tuple[Tensor, Tensor]:
 
 
 def coordinates(sets: NodeSets) -> tuple[Tensor, Tensor]:
-    """Integer places on a grid: of the queries `[N, D]` and of the keys `[M, D]`, int64, from an integer `pos`."""
+    """Integer places: of the queries `[N, D]` and of the keys `[M, D]`, int64, on a grid or by an integer `pos`."""
+    if not all(hasattr(data, "pos") for data in sets.nodes):
+        return sets.query_place, sets.key_place
     of_key, of_query = (
         _read_positions(data, count, sets)
         for data, count in zip(sets.nodes, (sets.num_keys, sets.num_queries), strict=True)

@@ -26,6 +26,7 @@ from graphformer.patterns import (
     VirtualNode,
     Window,
     Within,
+    content,
     parse,
 )
 from graphformer.patterns import __all__ as public
@@ -88,7 +89,8 @@ def test_repr_has_no_needless_parentheses(pattern, text):
 def test_every_member_can_be_read():
     assert {name for name in public if name in MEMBERS} == set(MEMBERS)
     others = {"Grid", "Pattern", "PairTerm", "Relation", "RunTerm", "parse"}
-    assert set(public) - set(MEMBERS) == others | set(RELATIONS) | set(UNWRITTEN)
+    choose_from_vectors = set(content.__all__)  # and are no terms of the algebra
+    assert set(public) - set(MEMBERS) - choose_from_vectors == others | set(RELATIONS) | set(UNWRITTEN)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +108,9 @@ def test_every_member_can_be_read():
         ("(lambda: 1)()", "pattern must be one of"),
         (
             "Window(1 + 2)",
-            "arguments must be plain numbers, booleans, strings, tuples of these or None; got '1 + 2'. Write the value",
+            "strings, tuples of these or None; got '1 + 2'. Write the value",
         ),
-        ("Window(Full())", "arguments must be plain numbers, booleans, strings, tuples of these or None; got 'Full()'"),
+        ("Window(Full())", "strings, tuples of these or None; got 'Full()'"),
         ("Window(1.5)", "Window: radius must be an integer, 0 or more and below 2^31; got 1.5"),
         ("Within(1e999)", "Within: distance must be a finite number, 0 or more; got inf"),
         ("Within(2j)", "got '2j'"),
@@ -123,7 +125,7 @@ def test_every_member_can_be_read():
         ),
         (
             "Window(Distance(3))",
-            "arguments must be plain numbers, booleans, strings, tuples of these or None; got 'Distance(3)'",
+            "strings, tuples of these or None; got 'Distance(3)'",
         ),
         ("Window({1: Full()})", "got '{1: Full()}'"),
         ("Between({('a', 'b'): 3})", "text must hold patterns and operators only; got '3'"),
