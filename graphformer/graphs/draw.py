@@ -282,7 +282,7 @@ def _rule(ax: Axes, frame: Frame, grid: bool) -> None:
     sides = zip((ax.yaxis, ax.xaxis), frame.shape, (ax.axhline, ax.axvline), borders, strict=True)
     for axis, count, line, places in sides:
         axis.set_major_formatter("{x:,.0f}")
-        most = min(max(count, 1), 11 if count < 10_000 else 6)
+        most = min(max(count, 1), 11 if count < 1_000 else 6)
         axis.set_major_locator(MaxNLocator(nbins=most, integer=True, steps=[1, 2, 4, 5, 8, 10]))
         if grid:
             axis.set_minor_locator(FixedLocator([i - 0.5 for i in range(1, count)]))
@@ -290,7 +290,7 @@ def _rule(ax: Axes, frame: Frame, grid: bool) -> None:
             line(place - 0.5, color="#7a7a7a", linewidth=1.0 if frame.shows_cells else 0.5)
     if grid:
         ax.grid(which="minor", color="#d5d5d5", linewidth=0.5)
-        ax.tick_params(which="minor", length=0)
+        ax.tick_params(which="minor", left=False, bottom=False)
     ax.tick_params(labelsize=11)
     ax.set_xlim(-0.5, max(frame.shape[1], 1) - 0.5)
     ax.set_ylim(max(frame.shape[0], 1) - 0.5, -0.5)
@@ -303,8 +303,8 @@ def _aspect(frame: Frame) -> str:
 
 def _finish(ax: Axes, frame: Frame) -> Figure:
     places = frame.shape[0] * frame.shape[1]
-    share = f" ({_percent(frame.num_edges / places)} of {frame.shape[0]:,} x {frame.shape[1]:,})" if places else ""
-    ax.set_title(fill(frame.title, width=52), fontsize=14, pad=24, parse_math=False)
+    share = f" ({percent(frame.num_edges / places)} of {frame.shape[0]:,} x {frame.shape[1]:,})" if places else ""
+    ax.set_title(fill(frame.title, width=52), fontsize=14, pad=27, parse_math=False)
     edges = f"{frame.num_edges:,} edge" + ("" if frame.num_edges == 1 else "s")
     around = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "bottom"}
     ax.annotate(edges + share, (0.5, 1.0), (0, 7), fontsize=12, color="#444444", **around)
@@ -313,7 +313,13 @@ def _finish(ax: Axes, frame: Frame) -> Figure:
     return _root(ax)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in few digits.
+
+    Example:
+        >>> percent(0.4567), percent(0.012345), percent(0.0)
+        ('46%', '1.2%', '0%')
+    """
     return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{100 * share:.2g}%"
 
 
