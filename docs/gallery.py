@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global,
 
 FOLDER = Path(__file__).parent / "gallery"
 # Text as outlines looks the same everywhere; the salt makes the same picture the same file.
-_STYLE = {"svg.fonttype": "path", "svg.hashsalt": "graphformer", "savefig.dpi": 150}
+_STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "graphformer", "savefig.dpi": 150}
 _HEAD = """# Gallery of patterns
 
 Written by `python -m docs.gallery`; do not edit. Queries go down, keys across; each picture is `pattern.draw(nodes)`.
@@ -52,7 +51,7 @@ class Entry:
     @cached_property
     def node_set(self) -> Any:
         """The nodes of the picture."""
-        return self.nodes() if isinstance(self.nodes, Callable) else self.nodes  # type: ignore[arg-type]
+        return self.nodes() if callable(self.nodes) else self.nodes
 
     def draw(self) -> Figure:
         """The picture."""
@@ -81,7 +80,9 @@ def _short(number: float, step: int) -> str:
 
 def caffeine() -> Any:
     """A molecule: 14 heavy atoms, two fused rings."""
-    return gf.data.from_smiles("CN1C=NC2=C1C(=O)N(C(=O)N2C)C")
+    from graphformer.data import from_smiles
+
+    return from_smiles("CN1C=NC2=C1C(=O)N(C(=O)N2C)C")
 
 
 ENTRIES = (

@@ -55,10 +55,10 @@ def to_block_mask(graph: AttentionGraph, block_size: int = 128) -> BlockMask:
     pairs = _count_blocks(graph, block_size)
     is_full = pairs == block_size**2
     is_partial = (pairs > 0) & ~is_full
-    lists = [part for kind in (is_partial, is_full) for part in _list_blocks(kind)]
     look_up = _bitmap_look_up(graph, is_partial, is_full, block_size)
     sizes = (graph.num_queries, graph.num_keys)
-    return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=block_size, mask_mod=look_up, seq_lengths=sizes)
+    partial, full = _list_blocks(is_partial), _list_blocks(is_full)
+    return BlockMask.from_kv_blocks(*partial, *full, BLOCK_SIZE=block_size, mask_mod=look_up, seq_lengths=sizes)
 
 
 def _blocks_of(graph: AttentionGraph, block_size: int) -> tuple[Tensor, Tensor, int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ def draw_cells(graph: AttentionGraph, frame: Frame, ax: Axes | None) -> Figure:
         colours, held = _colours(graph.num_relations), [1 + int(r) for r in graph.relation.unique()]
     if place.size:
         cells = ListedColormap([_ACROSS_SETS, "white", *colours])
-        limits = {"vmin": -1.5, "vmax": len(colours) + 0.5}
+        limits: dict[str, Any] = {"vmin": -1.5, "vmax": len(colours) + 0.5}
         ax.imshow(place, cmap=cells, interpolation="nearest", aspect=_aspect(frame), **limits)
     _rule(ax, frame, grid=max(frame.shape) <= MOST_CELLS // 2)
     if len(names) > len(_RELATIONS):
@@ -296,7 +296,7 @@ def _rule(ax: Axes, frame: Frame, grid: bool) -> None:
     ax.set_ylim(max(frame.shape[0], 1) - 0.5, -0.5)
 
 
-def _aspect(frame: Frame) -> str:
+def _aspect(frame: Frame) -> Literal["equal", "auto"]:
     """Square cells, unless one side would be a mere line."""
     return "equal" if max(frame.shape) <= 6 * min(frame.shape) else "auto"
 
@@ -306,7 +306,12 @@ def _finish(ax: Axes, frame: Frame) -> Figure:
     share = f" ({percent(frame.num_edges / places)} of {frame.shape[0]:,} x {frame.shape[1]:,})" if places else ""
     ax.set_title(fill(frame.title, width=52), fontsize=14, pad=27, parse_math=False)
     edges = f"{frame.num_edges:,} edge" + ("" if frame.num_edges == 1 else "s")
-    around = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    around: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+        "ha": "center",
+        "va": "bottom",
+    }
     ax.annotate(edges + share, (0.5, 1.0), (0, 7), fontsize=12, color="#444444", **around)
     ax.set_xlabel("key", fontsize=13)
     ax.set_ylabel("query", fontsize=13)
