@@ -59,11 +59,11 @@ class Entry:
 
     def cost(self) -> str:
         """What the picture's nodes cost, and what a larger set does."""
-        return "<br>".join(_cost(self.pattern, nodes) for nodes in (self.node_set, self.large) if nodes is not None)
+        told = (gf.estimate(self.pattern, nodes) for nodes in (self.node_set, self.large) if nodes is not None)
+        return "<br>".join(map(_cost, told))
 
 
-def _cost(pattern: Pattern, nodes: Any) -> str:
-    told = gf.estimate(pattern, nodes)
+def _cost(told: gf.Estimate) -> str:
     keys, queries = told.num_keys, told.num_queries
     where = f"{queries:,} nodes" if keys == queries else f"{queries:,} queries, {keys:,} keys"
     share = percent(told.num_edges / (queries * keys))
