@@ -119,7 +119,7 @@ def test_a_narrow_matrix_fills_its_axes():
 
 def test_sketches_show_pairs_relations_and_shares():
     assert sketch(Causal().on(3)) == "██    \n████  \n██████"
-    assert sketch((Window(0).as_relation(7) | Full().as_relation(2)).on((3, 2))) == " 7 2 2\n 2 7 2"
+    assert sketch((Window(0).as_relation(7) + Full().as_relation(2)).on((3, 2))) == " 7 2 2\n 2 7 2"
     large = sketch(Blocks(100).on(200)).splitlines()
     assert (len(large), {len(line) for line in large}) == (48, {96})
     assert large[0] == "█" * 48 + " " * 48
