@@ -204,8 +204,9 @@ class Pattern:
     def draw(self, nodes: Nodes, ax: Axes | None = None) -> Figure:
         """A picture of the pattern: queries down, keys across; needs no display.
 
-        Few nodes show one cell a pair, coloured by relation or by the number of copies; many show the density of
-        pairs. Grey cells lie between two sets.
+        Up to 96 nodes a side show one cell a pair, coloured by relation or by the number of copies; more show the
+        density of pairs, mixed of the relations' colours, counted on runs without their pairs. Grey places lie between
+        two sets.
 
         Args:
             nodes: As in :meth:`on`.
