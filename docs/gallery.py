@@ -8,11 +8,43 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import networkx
+import torch
 from matplotlib.figure import Figure
+from torch_geometric.data import Data
 
 import graphformer as gf
 from graphformer.graphs.draw import percent
-from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Hops, Pattern, Random, Window
+from graphformer.patterns import (
+    Axial,
+    Between,
+    BigBird,
+    Bipartite,
+    Blocks,
+    Causal,
+    Clusters,
+    Distance,
+    Edges,
+    Expander,
+    Full,
+    Global,
+    Grid,
+    Hash,
+    Hops,
+    Longformer,
+    Nearest,
+    NetworkX,
+    Pairs,
+    Random,
+    ShiftedWindows,
+    Strided,
+    TopK,
+    Tree,
+    VirtualNode,
+    Where,
+    Window,
+    Within,
+)
 
 FOLDER = Path(__file__).parent / "gallery"
 # Text as outlines looks the same everywhere; the salt makes the same picture the same file.
@@ -38,7 +70,7 @@ class Entry:
     """
 
     name: str
-    pattern: Pattern
+    pattern: Any
     nodes: Any
     text: str
     large: Any = 4_096
@@ -63,6 +95,26 @@ class Entry:
         return "<br>".join(map(_cost, told))
 
 
+class ChosenEntry(Entry):
+    """An entry whose pairs are chosen by content: of vectors that drift along the sequence, one head."""
+
+    def draw(self) -> Figure:
+        """The picture of what the vectors of the picture's nodes choose."""
+        figure = self._choose(self.node_set).draw()
+        figure.axes[0].set_title(repr(self.pattern), fontsize=14, pad=27)
+        return figure
+
+    def cost(self) -> str:
+        """As if each of the heads chose as many pairs as this one."""
+        graphs = (self._choose(nodes) for nodes in (self.node_set, self.large))
+        return "<br>".join(_cost(gf.estimate(graph)) for graph in graphs)
+
+    def _choose(self, num_nodes: int) -> gf.AttentionGraph:
+        drift = torch.randn(num_nodes, 1, 4, generator=torch.Generator().manual_seed(0)).cumsum(0)
+        vectors = drift - drift.mean(0)
+        return self.pattern.select(vectors, vectors, num_nodes)
+
+
 def _cost(told: gf.Estimate) -> str:
     keys, queries = told.num_keys, told.num_queries
     where = f"{queries:,} nodes" if keys == queries else f"{queries:,} queries, {keys:,} keys"
@@ -85,6 +137,28 @@ def caffeine() -> Any:
     return from_smiles("CN1C=NC2=C1C(=O)N(C(=O)N2C)C")
 
 
+def spiral() -> Data:
+    """24 points of the plane on a spiral, about as far from the next turn as from one another."""
+    turn = 1 + torch.arange(24) * 0.8
+    return Data(pos=(1 + 0.16 * turn)[:, None] * torch.stack((turn.cos(), turn.sin()), dim=1))
+
+
+def binary_tree() -> Data:
+    """15 nodes, the children of node i being 2 i + 1 and 2 i + 2."""
+    return Data(parent=(torch.arange(15) - 1).div(2, rounding_mode="floor"), num_nodes=15)
+
+
+def reversal(num_nodes: int) -> torch.Tensor:
+    """Each node sees its mirror image."""
+    place = torch.arange(num_nodes)
+    return torch.stack((place, place.flip(0)))
+
+
+def same_remainder(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Places with the same remainder by 5."""
+    return query % 5 == key % 5
+
+
 ENTRIES = (
     Entry("Full", Full(), 24, "Plain self-attention: everybody sees everybody."),
     Entry("Ragged batch", Full(), [12, 8, 4], "Sets of any lengths: no padding, nothing attends across.", [64] * 64),
@@ -100,6 +174,39 @@ ENTRIES = (
     Entry("Bipartite", Bipartite(), (24, 10), "Cross-attention: queries of one set, keys of another.", (4_096, 512)),
     Entry("Edges", Edges(self_loops=True), caffeine, "A graph's own edges: message passing on caffeine.", None),
     Entry("Hops", Hops(2), caffeine, "All atoms within two bonds.", None),
+    Entry("Grid window", Window(1), Grid(4, 6), "A convolution's window, 3 x 3 on an image of 4 x 6.", Grid(64, 64)),
+    Entry("Neighbourhood", Window(1, border="shift"), Grid(4, 6), "The window moves inside at borders.", Grid(64, 64)),
+    Entry(
+        "Strided window",
+        Window(1, stride=2),
+        (Grid(4, 6), Grid(2, 3)),
+        "A convolution of stride 2.",
+        (Grid(64, 64), Grid(32, 32)),
+    ),
+    Entry("ShiftedWindows", ShiftedWindows((2, 2)), Grid(4, 6), "Swin's windows, shifted by half.", Grid(64, 64)),
+    Entry("Axial", Axial(), Grid(4, 6), "The row and the column of each place.", Grid(64, 64)),
+    Entry("Strided", Strided(4), 24, "Every fourth key."),
+    Entry(
+        "Between",
+        Between({("text", "text"): Causal(), ("image", "text"): Full(), ("image", "image"): Window(1)}),
+        {"text": 8, "image": Grid(4, 4)},
+        "A pattern for each link between text and image, each with its relation.",
+        {"text": 1_024, "image": Grid(48, 64)},
+    ),
+    Entry("VirtualNode", VirtualNode(), 24, "A node that sees all and is seen by all, the last of its set."),
+    Entry("Longformer", Longformer(2, 2), 24, "A window and a few global nodes."),
+    Entry("BigBird", BigBird(1, 1, 2), 24, "A window, global nodes and random keys."),
+    Entry("Expander", Expander(4), 24, "A random regular graph: sparse, yet a few hops reach all."),
+    Entry("Nearest", Nearest(5), spiral, "The nearest nodes in space; here points along a spiral.", None),
+    Entry("Within", Within(1.3), spiral, "All nodes within a distance of the same points.", None),
+    Entry("Tree", Tree(), binary_tree, "A node sees its ancestors and descendants: a tree of 15 nodes.", None),
+    Entry("NetworkX", NetworkX(networkx.petersen_graph()), 10, "Any networkx graph; here Petersen's.", None),
+    Entry("Pairs", Pairs(reversal), 24, "The pairs that a function of yours lists."),
+    Entry("Where", Where(same_remainder), 24, "All pairs for which a function of yours says yes."),
+    Entry("Relative places", Window(4).as_relation(Distance(4)), 24, "Each offset has a relation of its own."),
+    ChosenEntry("Hash", Hash(4, 1, 0), 24, "Keys of the query's own bucket (Reformer)."),
+    ChosenEntry("TopK", TopK(4), 24, "The keys of the largest scores."),
+    ChosenEntry("Clusters", Clusters(4), 24, "Keys of the query's own cluster (Routing Transformer)."),
     Entry(
         "Relations",
         Edges().as_relation(0) | Global(1).as_relation(1) | Full().as_relation(2),

@@ -17,10 +17,10 @@ REMEDY = "run python -m docs.gallery"
 def public_patterns() -> set[str]:
     """Pattern classes, and functions that define one in the algebra."""
     found = set()
-    for name in set(graphformer.patterns.__all__) - {"Pattern", "parse"}:
+    for name in set(graphformer.patterns.__all__) - {"Pattern", "Content", "parse"}:
         value = getattr(graphformer.patterns, name)
         if inspect.isclass(value):
-            is_pattern = issubclass(value, graphformer.patterns.Pattern)
+            is_pattern = issubclass(value, (graphformer.patterns.Pattern, graphformer.patterns.Content))
         else:
             is_pattern = inspect.signature(value).return_annotation == "Pattern"
         found |= {name} if is_pattern else set()

@@ -142,7 +142,8 @@ def graph_data(draw):
     num_nodes = draw(st.integers(1, 6))
     ends = st.tuples(st.integers(0, num_nodes - 1), st.integers(0, num_nodes - 1))
     pairs = draw(st.lists(ends, max_size=9))
-    pos = torch.tensor(draw(st.lists(st.tuples(small, small), min_size=num_nodes, max_size=num_nodes)))
+    # Places with many equal distances; integers would have to be a grid.
+    pos = torch.tensor(draw(st.lists(st.tuples(small, small), min_size=num_nodes, max_size=num_nodes))).double()
     parent = torch.tensor([draw(st.integers(-1, node - 1)) for node in range(num_nodes)])
     if draw(st.booleans()):  # parents behind their children
         parent = torch.where(parent < 0, -1, num_nodes - 1 - parent).flip(0)

@@ -10,6 +10,8 @@ from torch_geometric.data import Batch, Data
 
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns import (
+    Axial,
+    Between,
     BigBird,
     Bipartite,
     Blocks,
@@ -20,6 +22,7 @@ from graphformer.patterns import (
     Expander,
     Full,
     Global,
+    Grid,
     Hops,
     Longformer,
     Nearest,
@@ -30,6 +33,7 @@ from graphformer.patterns import (
     Random,
     RunTerm,
     ShortestPath,
+    Strided,
     Tree,
     VirtualNode,
     Where,
@@ -52,6 +56,8 @@ ANYWHERE = [
     Where(mask_mod),
     Pairs(corners),
     Window(1, dilation=2).as_relation(Distance(2)),
+    Axial(),
+    Strided(2),
 ]
 ON_DATA = [
     Edges(),
@@ -70,7 +76,7 @@ def sample(num_nodes, seed):
     return Data(
         edge_index=torch.randint(0, max(num_nodes, 1), (2, num_edges), generator=generator),
         edge_type=torch.randint(0, 3, (num_edges,), generator=generator),
-        pos=torch.randint(0, 4, (num_nodes, 2), generator=generator),
+        pos=torch.cartesian_prod(torch.arange(num_nodes // 3 or 1), torch.arange(min(num_nodes, 3))),
         parent=torch.arange(num_nodes) // 2 - 1,
         num_nodes=num_nodes,
     )
@@ -99,9 +105,14 @@ def test_a_networkx_graph_keeps_the_laws():
     check_pattern(NetworkX(networkx.path_graph(4)), nodes=[4, 4, 4])
 
 
+def test_links_between_parts_keep_the_laws():
+    pattern = Between({("text", "image"): Full(), ("text", "text"): Causal(), ("image", "image"): Window(1)})
+    check_pattern(pattern, nodes=[{"text": 3, "image": Grid(2, 3)}, {"text": 0, "image": Grid(1, 4)}])
+
+
 def test_no_member_is_left_out():
     tested = " ".join(map(repr, [*ANYWHERE, *ON_DATA, Bipartite(), Expander(2)]))
-    for name in {*MEMBERS, *RELATIONS, *UNWRITTEN} - {"BigBird", "Longformer", "NetworkX"}:
+    for name in {*MEMBERS, *RELATIONS, *UNWRITTEN} - {"Between", "BigBird", "Longformer", "NetworkX", "ShiftedWindows"}:
         assert f"{name}(" in tested
 
 

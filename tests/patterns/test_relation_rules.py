@@ -16,6 +16,7 @@ from graphformer.patterns import (
     EdgeType,
     Full,
     Global,
+    Grid,
     Offset2d,
     Relation,
     ShortestPath,
@@ -201,12 +202,12 @@ def test_a_rule_of_ones_own():
 
 
 def test_a_picture_is_coloured_by_the_rule():
-    pattern = Window(1).as_relation(Distance(1)) | Full().as_relation(9)
+    pattern = Window(1).as_relation(Distance(1)) | Full().as_relation(4)
     axes = pattern.draw(5).axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == ["relation 0", "relation 1", "relation 2", "relation 9"]
+    assert names == ["relation 0", "relation 1", "relation 2", "relation 4"]
     value = axes.images[0].get_array()
-    assert value[1].tolist() == [1, 2, 3, 4, 4]
+    assert value[1].tolist() == [1, 2, 3, 5, 5]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_a_picture_is_coloured_by_the_rule():
         (lambda: ShortestPath(-2), "ShortestPath: max must not be negative"),
         (lambda: EdgeType(2.0), "EdgeType: num_types must be an integer"),
         (lambda: EdgeType(2, attribute=3), "EdgeType: attribute must be a name; got 3"),
-        (lambda: Full().as_relation(Offset2d(1, 1)).on(3), "nodes must hold pos; got none"),
+        (lambda: Full().as_relation(Offset2d(1, 1)).on(3), "have coordinates in two dimensions; got 1"),
         (
             lambda: Full().as_relation(Offset2d(1, 1)).on(Data(pos=torch.zeros(3, 2), num_nodes=3)),
             "nodes.pos must hold integers; got torch.float32. Pass places on the grid",
@@ -256,3 +257,8 @@ def test_a_picture_is_coloured_by_the_rule():
 def test_refusals(make, message):
     with pytest.raises(GraphformerError, match=message):
         make()
+
+
+def test_offsets_of_a_grid_are_those_of_its_places():
+    rule, data = Full().as_relation(Offset2d(1, 2)), Data(pos=torch.cartesian_prod(torch.arange(3), torch.arange(4)))
+    assert torch.equal(rule.on(Grid(3, 4)).relation, rule.on(data).relation)
