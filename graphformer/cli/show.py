@@ -18,12 +18,12 @@ def run(words: list[str]) -> None:
         "Draw which query attends to which key, and tell what that costs. The expression is parsed, never evaluated.",
     )
     parser.add_argument("pattern", metavar="PATTERN", help='an expression, for instance "Window(3) | Global(1)"')
-    parser.add_argument("--nodes", type=int, default=32, help="nodes of the set that the pattern is laid over")
-    parser.add_argument("--out", type=str, default=None, help="PNG, SVG or PDF file to write; none without it")
+    parser.add_argument("--nodes", type=str, default="32", help="nodes of the set, or of several: 32, or 12,20")
+    parser.add_argument("--out", type=str, default=None, help="PNG, SVG or PDF file to write; else a picture in text")
     values = parse(parser, words)
-    nodes, out = values["nodes"], values["out"]
-    require(nodes >= 1, "show", "--nodes", "be at least 1", nodes, "Pass a positive count.")
+    nodes, out = _read_nodes(values["nodes"]), values["out"]
     from graphformer.cost import estimate
+    from graphformer.graphs.sketch import sketch
     from graphformer.patterns import parse as parse_pattern
 
     pattern = parse_pattern(values["pattern"])
@@ -34,10 +34,20 @@ def run(words: list[str]) -> None:
     graph = pattern.on(nodes)
     print(graph.explain())
     print(str(estimate(graph)).partition("\n")[2])  # without its first line, which names the graph
-    if out is not None:
+    if out is None:
+        print(sketch(graph))
+    else:
         figure = pattern.draw(nodes)
         try:
             figure.savefig(out, dpi=120)
         except (OSError, ValueError) as error:
             raise InputError(f"show: --out must be a file that can be written; got {error}. Pass a path.png.") from None
         print(f"picture: {Path(out)}")
+
+
+def _read_nodes(text: str) -> int | list[int]:
+    """One set of nodes, or a ragged batch of several."""
+    lengths = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    remedy = "Pass a positive count, or several with commas."
+    require(min(lengths) >= 1, "show", "--nodes", "be at least 1", text, remedy)
+    return lengths[0] if len(lengths) == 1 else lengths

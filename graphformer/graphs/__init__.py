@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from graphformer.graphs.attention_graph import AttentionGraph, GraphStats
+from graphformer.graphs.attention_graph import AttentionGraph
+from graphformer.graphs.describe import GraphStats
 from graphformer.graphs.layout import Layout
 from graphformer.graphs.united import UnitedGraphs
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from graphformer.graphs import convert, describe
-from graphformer.graphs.describe import GraphStats
+from graphformer.graphs import block_mask, convert, describe, draw, export
 from graphformer.graphs.layout import Layout, expand_rows, make_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.side import Side
@@ -374,25 +373,20 @@ class AttentionGraph:
     def _facts(self) -> tuple[object, ...]:
         return (self.size, self.num_edges, self.num_relations, self.num_own_edges, self.device)
 
-    def stats(self) -> GraphStats:
-        """Counts that describe the graph; takes a few passes over the edges, and makes :attr:`tiles_by_query`."""
-        return describe.stats(self)
-
     def __repr__(self) -> str:
         return describe.one_line(self)
 
-    def explain(self) -> str:
-        """A few lines that tell what the graph is and what it costs to hold.
+    stats = describe.stats
+    explain = describe.explain
+    draw = draw.draw
 
-        Example:
-            >>> print(AttentionGraph.from_dense(torch.ones(2, 3).bool()).explain())
-            2 queries attend to 3 keys by 6 edges (density 100.0%)
-            degree: mean 3.0, largest 3, 0 empty rows; 0 keys that nobody attends to
-            0 duplicate edges; no relations; no own edges
-            indices int32, ids by position; 48 bytes held on cpu
-            tiles serve 0 of 1 window of 32 queries: none is filled to 20%, so all go row by row
-        """
-        return describe.paragraph(self)
+    # ---------------------------------------------------------------- for others
+
+    to_dense = export.to_dense
+    to_scipy = export.to_scipy
+    to_torch_sparse = export.to_torch_sparse
+    to_networkx = export.to_networkx
+    to_block_mask = block_mask.to_block_mask
 
 
 def _map_tensors(value: Any, move: Callable[[Tensor], Tensor]) -> Any:

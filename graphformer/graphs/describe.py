@@ -39,7 +39,7 @@ class GraphStats(NamedTuple):
 
 
 def stats(graph: AttentionGraph) -> GraphStats:
-    """See :meth:`AttentionGraph.stats`."""
+    """Counts that describe the graph; takes a few passes over the edges, and makes `tiles_by_query`."""
     num_queries, num_keys, num_edges = graph.num_queries, graph.num_keys, graph.num_edges
     by_key = () if graph._by_key is None else graph._by_key.tensors()
     served = serve(graph.tiles_by_query, graph.query_side.ptr)
@@ -48,7 +48,7 @@ def stats(graph: AttentionGraph) -> GraphStats:
         num_keys=num_keys,
         num_edges=num_edges,
         density=_density(graph),
-        num_duplicates=_num_duplicates(graph),
+        num_duplicates=num_duplicates(graph),
         num_empty_queries=_num_empty(graph),
         num_unused_keys=_num_unused(graph),
         mean_degree=num_edges / num_queries if num_queries else 0.0,
@@ -66,7 +66,8 @@ def _density(graph: AttentionGraph) -> float:
     return graph.num_edges / places if places else 0.0
 
 
-def _num_duplicates(graph: AttentionGraph) -> int:
+def num_duplicates(graph: AttentionGraph) -> int:
+    """Number of pairs that repeat another one."""
     if graph.query_side.runs is not None:
         return 0
     ptr, index, _ = graph.by_query
@@ -99,7 +100,7 @@ def one_line(graph: AttentionGraph) -> str:
         nodes,
         _count(graph.num_edges, "edge"),
         f"density {_density(graph):.1%}",
-        _count(_num_duplicates(graph), "duplicate"),
+        _count(num_duplicates(graph), "duplicate"),
         _count(_num_empty(graph), "empty row"),
     ]
     if graph.relation is not None:
@@ -109,8 +110,19 @@ def one_line(graph: AttentionGraph) -> str:
     return f"AttentionGraph({', '.join(parts)})"
 
 
-def paragraph(graph: AttentionGraph) -> str:
-    """See :meth:`AttentionGraph.explain`."""
+def explain(graph: AttentionGraph) -> str:
+    """A few lines that tell what the graph is and what it costs to hold.
+
+    Example:
+        >>> import torch
+        >>> from graphformer import AttentionGraph
+        >>> print(AttentionGraph.from_dense(torch.ones(2, 3).bool()).explain())
+        2 queries attend to 3 keys by 6 edges (density 100.0%)
+        degree: mean 3.0, largest 3, 0 empty rows; 0 keys that nobody attends to
+        0 duplicate edges; no relations; no own edges
+        indices int32, ids by position; 48 bytes held on cpu
+        tiles serve 0 of 1 window of 32 queries: none is filled to 20%, so all go row by row
+    """
     facts = stats(graph)
     relations = f"{graph.num_relations} relations" if graph.relation is not None else "no relations"
     own = "no own edges" if graph.own_edge is None else f"{graph.num_own_edges} own edges"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from graphformer.graphs.layout import expand_rows
 
 # A run costs as much memory as this many pairs in a list; and kernels walk a row's runs, this many on average at most.
 _PAIRS_OF_A_RUN, _RUNS_OF_A_ROW = 4, 8
+_PIECE = 2**20  # pairs that a rule is asked about at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,39 @@ class KeyRuns:
         return cls(ptr, start[kept], stop[kept], num_keys)
 
     @classmethod
+    def from_runs(cls, query: Tensor, start: Tensor, stop: Tensor, num_queries: int, num_keys: int) -> KeyRuns:
+        """Runs of any rows in any order; they may be empty, touch or overlap.
+
+        Args:
+            query: The row of each run. Shape `[R]`, int64, in [0, num_queries).
+            start: Its first key. Shape `[R]`, int64, not negative.
+            stop: One past its last key. Shape `[R]`, int64, at most num_keys.
+            num_queries: Number of queries N.
+            num_keys: Number of keys M.
+
+        Example:
+            >>> row, start = torch.tensor([1, 0, 1]), torch.tensor([2, 0, 0])
+            >>> KeyRuns.from_runs(row, start, start + 2, num_queries=2, num_keys=4)
+            KeyRuns(2 queries, 4 keys, 2 runs, 6 pairs)
+        """
+        base = query * (num_keys + 1)
+        first, last = base + start, base + stop
+        kept = start < stop
+        if bool(kept.all()) and bool((first[1:] > last[:-1]).all()):  # as they should be: nothing to order or join
+            ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=query.device)
+            torch.cumsum(torch.bincount(query, minlength=num_queries), 0, out=ptr[1:])
+            return cls(ptr, start, stop, num_keys)
+        first, last = first[kept], last[kept]
+        if not bool((first[1:] >= first[:-1]).all()):
+            first, order = first.sort()
+            last = last[order]
+        reach = last.cummax(0).values
+        edge = torch.ones(first.numel() + 1, dtype=torch.bool, device=first.device)
+        edge[1:-1] = first[1:] > reach[:-1]
+        ends = torch.stack((first[edge[:-1]], reach[edge[1:]]), dim=1).flatten()
+        return cls._from_ends(ends, num_queries, num_keys)
+
+    @classmethod
     def from_pairs(cls, query: Tensor, key: Tensor, num_queries: int, num_keys: int) -> KeyRuns:
         """The runs of explicit pairs in any order; duplicates count once.
 
@@ -71,10 +105,7 @@ class KeyRuns:
         code = query * (num_keys + 1) + key
         if not bool((code[1:] > code[:-1]).all()):
             code = code.unique()
-        edge = torch.ones(code.numel() + 1, dtype=torch.bool, device=code.device)
-        edge[1:-1] = code[1:] != code[:-1] + 1
-        ends = torch.stack((code[edge[:-1]], code[edge[1:]] + 1), dim=1).flatten()
-        return cls._from_ends(ends, num_queries, num_keys)
+        return cls._from_ends(_ends_of(code), num_queries, num_keys)
 
     @property
     def num_queries(self) -> int:
@@ -132,6 +163,42 @@ class KeyRuns:
         """What each row leaves out of its own range of keys ``[start, stop)``; both of shape `[N]`, int64."""
         return KeyRuns.from_ranges(start, stop, self.num_keys).difference(self)
 
+    def filter(self, rule: Callable[[Tensor, Tensor], Tensor]) -> KeyRuns:
+        """The pairs for which a rule holds, which is asked about a bounded number of pairs at a time.
+
+        Args:
+            rule: Takes (query, key) of sorted pairs, int64, and gives bool, all of shape `[E]`.
+
+        Example:
+            >>> row = torch.arange(4)
+            >>> KeyRuns.from_ranges(row - 1, row + 2, num_keys=4).filter(lambda query, key: query + key != 3)
+            KeyRuns(4 queries, 4 keys, 4 runs, 8 pairs)
+        """
+        parts = [self.ptr[:0]]
+        for query, key in self._pieces():
+            parts.append(_ends_of((query * (self.num_keys + 1) + key)[rule(query, key)]))
+        ends = torch.cat(parts)
+        joint = torch.zeros(ends.numel() + 1, dtype=torch.bool, device=ends.device)
+        joint[1:-1] = ends[1:] == ends[:-1]  # a run that was cut between two pieces
+        return KeyRuns._from_ends(ends[~(joint[1:] | joint[:-1])], self.num_queries, self.num_keys)
+
+    def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All pairs in order, a bounded number at a time, however long a run is."""
+        row, length = expand_rows(self.ptr, self.start.numel()), self.stop - self.start
+        after = length.cumsum(0)
+        total = int(length.sum())
+        for first in range(0, total, _PIECE):
+            last = min(first + _PIECE, total)
+            bounds = torch.tensor((first, last - 1), device=after.device)
+            low, high = torch.searchsorted(after, bounds, right=True).tolist()
+            part = slice(low, high + 1)
+            before = after[part] - length[part]
+            begin, end = (first - before).clamp(min=0), (last - before).minimum(length[part])
+            count = end - begin
+            run = torch.repeat_interleave(count, output_size=last - first)
+            shift = self.start[part] + begin - (count.cumsum(0) - count)
+            yield row[part][run], shift[run] + torch.arange(last - first, device=run.device)
+
     def transpose(self) -> KeyRuns:
         """The same pairs with the two sides exchanged: for each key, the runs of queries; costs the runs of both.
 
@@ -183,6 +250,13 @@ class KeyRuns:
             "Combine runs over the same node sets.",
         )
         return KeyRuns._from_ends(_sweep(self._ends(), other._ends(), rule), self.num_queries, self.num_keys)
+
+
+def _ends_of(code: Tensor) -> Tensor:
+    """End points of strictly ascending positions."""
+    edge = torch.ones(code.numel() + 1, dtype=torch.bool, device=code.device)
+    edge[1:-1] = code[1:] != code[:-1] + 1
+    return torch.stack((code[edge[:-1]], code[edge[1:]] + 1), dim=1).flatten()
 
 
 def _inside(ends: Tensor, point: Tensor) -> Tensor:

@@ -6,29 +6,67 @@ of a window are a million runs, made in well under a second, so that a kernel th
 from :meth:`Pattern.lower` and never needs the edges.
 """
 
-from graphformer.patterns.blocks import Blocks
+from graphformer.patterns.axial import Axial, Strided
+from graphformer.patterns.between import Between
+from graphformer.patterns.blocks import Blocks, ShiftedWindows
+from graphformer.patterns.content import Clusters, Content, Hash, TopK, fold_heads, unfold_heads
+from graphformer.patterns.definitions import BigBird, Longformer
 from graphformer.patterns.dense import Bipartite, Causal, Full
 from graphformer.patterns.edges import Edges
+from graphformer.patterns.expander import Expander
+from graphformer.patterns.given import NetworkX, Pairs
+from graphformer.patterns.grid import Grid
 from graphformer.patterns.hops import Hops
-from graphformer.patterns.hub import Global
+from graphformer.patterns.hub import Global, VirtualNode
 from graphformer.patterns.parse import parse
 from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.relations import Distance, EdgeType, Offset2d, ShortestPath
 from graphformer.patterns.sampled import Random
-from graphformer.patterns.terms import PairTerm, RunTerm
+from graphformer.patterns.space import Nearest, Within
+from graphformer.patterns.terms import PairTerm, Relation, RunTerm
+from graphformer.patterns.tree import Tree
+from graphformer.patterns.where import Where
 from graphformer.patterns.window import Window
 
 __all__ = [
+    "Axial",
+    "Between",
+    "BigBird",
     "Bipartite",
     "Blocks",
     "Causal",
+    "Distance",
+    "EdgeType",
+    "Clusters",
+    "Content",
     "Edges",
+    "Expander",
     "Full",
     "Global",
+    "Grid",
+    "Hash",
     "Hops",
+    "Longformer",
+    "Nearest",
+    "NetworkX",
+    "Offset2d",
     "PairTerm",
+    "Pairs",
     "Pattern",
     "Random",
+    "Relation",
     "RunTerm",
+    "ShiftedWindows",
+    "Strided",
+    "ShortestPath",
+    "Tree",
+    "VirtualNode",
+    "Where",
     "Window",
+    "Within",
+    "TopK",
+    "Window",
+    "fold_heads",
     "parse",
+    "unfold_heads",
 ]

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern, check_whole
-from graphformer.patterns.terms import RunTerm, Term, join, support
+from graphformer.patterns.terms import Relation, RunTerm, Term, join, support
 
 _UNARY, _ATOM = 4, 5  # Python's precedences, from 1 for |; calls and attributes bind tightest
 
@@ -21,8 +22,12 @@ class _Binary(Pattern):
     _symbol: ClassVar[str]
     _precedence: ClassVar[int]
 
-    def _labels(self) -> frozenset[int | None]:
+    def _labels(self) -> frozenset[int | Relation | None]:
         return self.first._labels()
+
+    @property
+    def _by_formula(self) -> bool:
+        return self.first._by_formula or self.second._by_formula
 
     def __repr__(self) -> str:
         first = _bracket(self.first, self._precedence)
@@ -39,10 +44,13 @@ class Or(_Binary):
     def _lower(self, sets: NodeSets) -> list[Term]:
         return join(self.first._lower(sets), self.second._lower(sets), sets)
 
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        return join(self.first._lower_within(sets, region), self.second._lower_within(sets, region), sets)
+
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         return self.first._allows(sets, query, key) | self.second._allows(sets, query, key)
 
-    def _labels(self) -> frozenset[int | None]:
+    def _labels(self) -> frozenset[int | Relation | None]:
         return self.first._labels() | self.second._labels()
 
 
@@ -56,10 +64,13 @@ class Plus(_Binary):
     def _lower(self, sets: NodeSets) -> list[Term]:
         return self.first._lower(sets) + self.second._lower(sets)
 
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        return self.first._lower_within(sets, region) + self.second._lower_within(sets, region)
+
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         return self.first._allows(sets, query, key) | self.second._allows(sets, query, key)
 
-    def _labels(self) -> frozenset[int | None]:
+    def _labels(self) -> frozenset[int | Relation | None]:
         return self.first._labels() | self.second._labels()
 
 
@@ -71,8 +82,14 @@ class And(_Binary):
     _precedence = 2
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        allowed = support(self.second._lower(sets), sets)
-        return [term.keep(allowed) for term in self.first._lower(sets)]
+        if self.first._by_formula and not self.second._by_formula:
+            return self.first._lower_within(sets, support(self.second._lower(sets), sets))
+        terms = self.first._lower(sets)
+        allowed = _support_among(self.second, terms, sets)
+        return [term.keep(allowed) for term in terms]
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        return self.first._lower_within(sets, support(self.second._lower_within(sets, region), sets))
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         return self.first._allows(sets, query, key) & self.second._allows(sets, query, key)
@@ -86,8 +103,15 @@ class Minus(_Binary):
     _precedence = 3
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        refused = support(self.second._lower(sets), sets)
-        return [term.drop(refused) for term in self.first._lower(sets)]
+        if self.first._by_formula and not self.second._by_formula:
+            return self.first._lower_within(sets, sets.complement(support(self.second._lower(sets), sets)))
+        terms = self.first._lower(sets)
+        refused = _support_among(self.second, terms, sets)
+        return [term.drop(refused) for term in terms]
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        refused = support(self.second._lower_within(sets, region), sets)
+        return self.first._lower_within(sets, region.difference(refused))
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         return self.first._allows(sets, query, key) & ~self.second._allows(sets, query, key)
@@ -102,6 +126,13 @@ class Not(Pattern):
     def _lower(self, sets: NodeSets) -> list[Term]:
         return [RunTerm(sets.complement(support(self.pattern._lower(sets), sets)))]
 
+    @property
+    def _by_formula(self) -> bool:
+        return self.pattern._by_formula
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        return [RunTerm(region.difference(support(self.pattern._lower_within(sets, region), sets)))]
+
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         return ~self.pattern._allows(sets, query, key)
 
@@ -111,25 +142,39 @@ class Not(Pattern):
 
 @dataclass(frozen=True, repr=False)
 class Labelled(Pattern):
-    """`p.as_relation(r)`: p's pairs, each with relation r."""
+    """`p.as_relation(r)`: p's pairs, each with relation r, or with the one that the rule r gives it."""
 
     pattern: Pattern
-    relation: int
+    relation: int | Relation
 
     def __post_init__(self) -> None:
-        check_whole(self, "relation", low=0, where="Pattern.as_relation")
+        if not isinstance(self.relation, Relation):
+            check_whole(self, "relation", low=0, where="Pattern.as_relation")
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         return [replace(term, relation=self.relation) for term in self.pattern._lower(sets)]
 
+    @property
+    def _by_formula(self) -> bool:
+        return self.pattern._by_formula
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        return [replace(term, relation=self.relation) for term in self.pattern._lower_within(sets, region)]
+
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         return self.pattern._allows(sets, query, key)
 
-    def _labels(self) -> frozenset[int | None]:
+    def _labels(self) -> frozenset[int | Relation | None]:
         return frozenset((self.relation,))
 
     def __repr__(self) -> str:
-        return f"{_bracket(self.pattern, _ATOM)}.as_relation({self.relation})"
+        return f"{_bracket(self.pattern, _ATOM)}.as_relation({self.relation!r})"
+
+
+def _support_among(pattern: Pattern, terms: list[Term], sets: NodeSets) -> KeyRuns:
+    """The pairs of a pattern, at least those that the terms have too."""
+    among = pattern._lower_within(sets, support(terms, sets)) if pattern._by_formula else pattern._lower(sets)
+    return support(among, sets)
 
 
 def _bracket(pattern: Pattern, least: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -42,17 +43,8 @@ class Hops(Pattern):
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         num_nodes = sets.num_queries
-        width = max(num_nodes, 1)
-        target, source = torch.stack((sets.edge_index[1], sets.edge_index[0])).unique(dim=1)
-        ptr, index, _ = make_layout(target, source, num_nodes, num_nodes)
-        frontier = reached = torch.arange(num_nodes, device=sets.device) * (width + 1)  # code of (i, i)
-        for _ in range(self.k):
-            found = [chunk.unique() for chunk in _extend(frontier, ptr, index, width)]
-            new = torch.cat(found).unique() if found else frontier[:0]
-            frontier = new[~_sorted_contains(reached, new)]
-            if frontier.numel() == 0:
-                break
-            reached = torch.cat((reached, frontier)).sort().values
+        ptr, index, width = _in_edges(sets)
+        reached = torch.cat(list(_rings(torch.arange(num_nodes, device=sets.device), ptr, index, self.k)))
         return [RunTerm(KeyRuns.from_pairs(reached // width, reached % width, num_nodes, num_nodes))]
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
@@ -74,6 +66,57 @@ class Hops(Pattern):
         return out
 
 
+def distances(sets: NodeSets, query: Tensor, key: Tensor, limit: int | None = None) -> Tensor:
+    """Number of edges on a shortest path from each key to its query.
+
+    Args:
+        sets: Node sets with edges.
+        query: Global ids. Shape `[E]`, int64.
+        key: Global ids. Shape `[E]`, int64.
+        limit: Longest path that is looked for. Default: none.
+
+    Returns:
+        int64 tensor of shape `[E]`; -1 where there is no path, or none within the limit.
+    """
+    out = torch.full_like(query, -1)
+    if query.numel() == 0:
+        return out
+    ptr, index, width = _in_edges(sets)
+    asked = query.unique()
+    piece = sets.set_keys[asked].cumsum(0) // _CHUNK  # no root has more pairs than its set has keys
+    for roots in asked.split(torch.unique_consecutive(piece, return_counts=True)[1].tolist()):
+        left = ((query >= roots[0]) & (query <= roots[-1])).nonzero().squeeze(1)
+        for distance, ring in enumerate(_rings(roots, ptr, index, limit)):
+            found = _sorted_contains(ring, query[left] * width + key[left])
+            out[left[found]] = distance
+            left = left[~found]
+            if left.numel() == 0:
+                break
+    return out
+
+
+def _in_edges(sets: NodeSets) -> tuple[Tensor, Tensor, int]:
+    """(ptr, index) of the sources of each node's edges, and the width of a row of codes."""
+    target, source = torch.stack((sets.edge_index[1], sets.edge_index[0])).unique(dim=1)
+    ptr, index, _ = make_layout(target, source, sets.num_queries, sets.num_queries)
+    return ptr, index, max(sets.num_queries, 1)
+
+
+def _rings(roots: Tensor, ptr: Tensor, index: Tensor, limit: int | None) -> Iterator[Tensor]:
+    """The pairs (root, key) at distance 0, 1, 2, ... until none is left, as sorted codes root * width + key."""
+    width = max(ptr.numel() - 1, 1)
+    frontier = reached = roots * (width + 1)  # code of (i, i)
+    yield frontier
+    for _ in range(limit) if limit is not None else count():
+        found = [chunk.unique() for chunk in _extend(frontier, ptr, index, width)]
+        new = torch.cat(found).unique() if found else frontier[:0]
+        frontier = new[~_sorted_contains(reached, new)]
+        if frontier.numel() == 0:
+            return
+        yield frontier
+        reached = torch.cat((reached, frontier)).sort().values
+
+
 def _extend(code: Tensor, ptr: Tensor, index: Tensor, width: int) -> Iterator[Tensor]:
     """The pairs one edge further than the given ones (code = query * width + key), a bounded number at a time."""
     degree = ptr.diff()[code % width]
@@ -82,11 +125,11 @@ def _extend(code: Tensor, ptr: Tensor, index: Tensor, width: int) -> Iterator[Te
     while start < code.numel():
         limit = before[start] + _CHUNK
         stop = max(int(torch.searchsorted(before, limit)), start + 1)
-        part, count = code[start:stop], degree[start:stop]
-        total = int(count.sum())
+        part, edges = code[start:stop], degree[start:stop]
+        total = int(edges.sum())
         shift = ptr[part % width] - (before[start:stop] - before[start])
-        edge = torch.repeat_interleave(shift, count, output_size=total) + torch.arange(total, device=code.device)
-        yield torch.repeat_interleave(part // width * width, count, output_size=total) + index[edge]
+        edge = torch.repeat_interleave(shift, edges, output_size=total) + torch.arange(total, device=code.device)
+        yield torch.repeat_interleave(part // width * width, edges, output_size=total) + index[edge]
         start = stop
 
 

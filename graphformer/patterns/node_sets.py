@@ -1,4 +1,4 @@
-"""Node sets as patterns see them: how many nodes each set has, and its own edges."""
+"""Node sets as patterns see them: how many nodes each set has, its own edges, its grid and its parts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from graphformer._checks import require
 from graphformer.graphs.convert import read_adjacency
 from graphformer.graphs.layout import expand_rows
 from graphformer.graphs.runs import KeyRuns
+from graphformer.patterns.grid import Grid, coordinates, lattice_runs, read_shapes
+from graphformer.patterns.parts import as_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,8 @@ class NodeSets:
         is_bipartite: Whether keys and queries are different nodes.
         adjacency: The edges as the caller holds them, or None; :attr:`edge_index` checks them.
         where: What errors name as the place: the pattern that read the nodes.
+        nodes: The key and the query nodes as the caller passed them, twice the same unless bipartite; patterns read
+            further attributes of PyG data there. Named parts are a dict from name to nodes.
     """
 
     key_ptr: Tensor
@@ -33,6 +37,7 @@ class NodeSets:
     is_bipartite: bool
     adjacency: Any
     where: str
+    nodes: tuple[Any, Any] = (None, None)
 
     @cached_property
     def num_keys(self) -> int:
@@ -95,12 +100,108 @@ class NodeSets:
         """The pairs inside the sets that ``runs`` leaves out."""
         return runs.complement(self.key_start, self.key_start + self.set_keys)
 
+    # ---------------------------------------------------------------- grids
+
+    @cached_property
+    def key_shape(self) -> Tensor:
+        """Keys along each axis of each set; a set without a grid has one axis. Shape `[B, d]`, int64."""
+        return read_shapes(self.nodes[0], self.key_ptr, self.where)
+
+    @cached_property
+    def query_shape(self) -> Tensor:
+        """Queries along each axis of each set. Shape `[B, d]`, int64."""
+        if not self.is_bipartite:
+            return self.key_shape
+        shape = read_shapes(self.nodes[1], self.query_ptr, self.where)
+        axes = [self.key_shape.shape[1], shape.shape[1]]
+        remedy = "Lay keys and queries on grids of as many axes."
+        require(axes[0] == axes[1], self.where, "nodes", "have one number of axes on both sides", axes, remedy)
+        return shape
+
+    @cached_property
+    def set_shape(self) -> Tensor:
+        """Keys along each axis of each query's set. Shape `[N, d]`, int64."""
+        return self.key_shape[self.query_set]
+
+    @cached_property
+    def query_place(self) -> Tensor:
+        """The place of each query on each axis of its set. Shape `[N, d]`, int64."""
+        return coordinates(self.query_shape, self.query_set, self.local_query)
+
+    @cached_property
+    def key_place(self) -> Tensor:
+        """The place of each key on each axis of its set. Shape `[M, d]`, int64."""
+        return coordinates(self.key_shape, self.key_set, self.local_key)
+
+    def per_axis(self, value: int | tuple[int, ...], argument: str) -> tuple[int, ...]:
+        """The argument of a pattern with one entry an axis: an integer counts for all."""
+        num_axes = self.query_shape.shape[1]
+        if not isinstance(value, tuple):
+            return (value,) * num_axes
+        remedy = "An integer counts for all axes; nodes without a grid have one."
+        require(len(value) == num_axes, self.where, argument, f"have {num_axes} entries, one an axis", value, remedy)
+        return value
+
+    def lattice(self, first: Tensor, count: Tensor, step: tuple[int, ...] | None = None, wrap: bool = False) -> KeyRuns:
+        """For each query, the keys at places `first + step * t`, t in [0, count), on every axis of its set.
+
+        Args:
+            first: Shape `[N, d]`, int64, inside the set's grid unless it wraps.
+            count: Shape `[N, d]`, int64; the last place is inside the grid too.
+            step: One an axis. Default: 1, a box.
+            wrap: Take places modulo the grid.
+        """
+        step = step or (1,) * first.shape[1]
+        return lattice_runs(self.key_start, self.set_shape, first, count, step, wrap, self.num_keys)
+
+    # ---------------------------------------------------------------- parts
+
+    @cached_property
+    def key_parts(self) -> dict[str, NodeSets]:
+        """The parts that the keys are made of, each as node sets of its own; none where they have no named parts."""
+        return self._parts(0)
+
+    @cached_property
+    def query_parts(self) -> dict[str, NodeSets]:
+        """The parts that the queries are made of."""
+        return self._parts(1) if self.is_bipartite else self.key_parts
+
+    @cached_property
+    def part_keys(self) -> dict[str, Tensor]:
+        """The keys that each part's nodes are. Shape `[nodes of the part]`, int64, ascending."""
+        return _members(self.key_parts, self.key_ptr)
+
+    @cached_property
+    def part_queries(self) -> dict[str, Tensor]:
+        """The queries that each part's nodes are. Shape `[nodes of the part]`, int64, ascending."""
+        return _members(self.query_parts, self.query_ptr) if self.is_bipartite else self.part_keys
+
+    def _parts(self, side: int) -> dict[str, NodeSets]:
+        nodes = self.nodes[side]
+        return {name: read_nodes(part, self.where) for name, part in nodes.items()} if isinstance(nodes, dict) else {}
+
+    @cached_property
+    def part_edges(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The edges inside the parts, set by set, and which of them each part's own edges are."""
+        held = {name: part.edge_index for name, part in self.key_parts.items() if part.adjacency is not None}
+        remedy = "Give at least one part as a PyG Data or Batch that has edge_index."
+        require(bool(held), self.where, "nodes", "have a part that holds edge_index", "no edges", remedy)
+        joint = torch.cat([self.part_keys[name][edge_index] for name, edge_index in held.items()], dim=1)
+        order = torch.argsort(self.key_set[joint[0]], stable=True)
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+        places = place.split([edge_index.shape[1] for edge_index in held.values()])
+        return joint[:, order], dict(zip(held, places, strict=True))
+
+    # ---------------------------------------------------------------- edges
+
     @cached_property
     def edge_index(self) -> Tensor:
         """The node sets' own edges, checked. Shape `[2, E]`, int64: row 0 keys, row 1 queries."""
         where = self.where
         remedy = "Pass a PyG Data or Batch that has edge_index."
         require(not self.is_bipartite, where, "nodes", "be one node set with edges", "a (keys, queries) tuple", remedy)
+        if self.key_parts:
+            return self.part_edges[0]
         require(self.adjacency is not None, where, "nodes", "hold edge_index", "no edges", remedy)
         edge_index, _ = read_adjacency(self.adjacency, where)
         low, high = (int(value) for value in torch.aminmax(edge_index)) if edge_index.numel() else (0, -1)
@@ -124,13 +225,23 @@ class NodeSets:
         return edge_index
 
 
+def _members(parts: dict[str, NodeSets], ptr: Tensor) -> dict[str, Tensor]:
+    """Where the nodes of each part lie among all nodes: in each set, one part comes after the other."""
+    members, begin = {}, ptr[:-1]
+    for name, part in parts.items():
+        members[name] = begin[part.key_set] + part.local_key
+        begin = begin + part.key_ptr.diff()
+    return members
+
+
 def read_nodes(nodes: Any, where: str) -> NodeSets:
-    """Node sets from a count, a list of lengths, PyG data, or a (key nodes, query nodes) tuple of these."""
+    """Node sets from a count, a Grid, a list of these, PyG data, a dict of named parts, or a (keys, queries) tuple."""
     if isinstance(nodes, NodeSets):
         return nodes
     if not isinstance(nodes, tuple):
+        nodes = as_parts(nodes, where)
         ptr, adjacency = _read_side(nodes, where)
-        return NodeSets(ptr, ptr, False, adjacency, where)
+        return NodeSets(ptr, ptr, False, adjacency, where, (nodes, nodes))
     require(
         len(nodes) == 2,
         where,
@@ -139,6 +250,7 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
         f"{len(nodes)} entries",
         "Pass the lengths of a ragged batch as a list.",
     )
+    nodes = tuple(as_parts(side, where) for side in nodes)
     key_ptr, query_ptr = (_read_side(side, where)[0] for side in nodes)
     require(
         key_ptr.numel() == query_ptr.numel(),
@@ -156,27 +268,43 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
         f"{key_ptr.device} and {query_ptr.device}",
         "Move both node sets with .to(device).",
     )
-    return NodeSets(key_ptr, query_ptr, True, None, where)
+    return NodeSets(key_ptr, query_ptr, True, None, where, nodes)
 
 
 def _read_side(nodes: Any, where: str) -> tuple[Tensor, Any]:
     """Offsets of the sets, and the edges where the nodes have some."""
-    if isinstance(nodes, int) and not isinstance(nodes, bool):
+    if isinstance(nodes, Grid) or (isinstance(nodes, int) and not isinstance(nodes, bool)):
         return _offsets([nodes], where), None
     if isinstance(nodes, list):
         return _offsets(nodes, where), None
+    if isinstance(nodes, dict):
+        return _join({name: _read_side(part, where)[0] for name, part in nodes.items()}, where), None
     require(
-        hasattr(nodes, "num_nodes") and not hasattr(nodes, "node_types"),
+        hasattr(nodes, "num_nodes"),
         where,
         "nodes",
-        "be a count, a list of lengths, a PyG Data or Batch, or a (key nodes, query nodes) tuple of these",
+        "be a count, a Grid, a list of these, a PyG Data or Batch, a dict of named parts, or a (key nodes, "
+        "query nodes) tuple of these",
         type(nodes).__name__,
-        "Pass x.shape[0] for one set of vectors; turn a HeteroData into Data with .to_homogeneous().",
+        "Pass x.shape[0] for one set of vectors.",
     )
     return _read_data(nodes, where)
 
 
-def _offsets(lengths: Sequence[Any], where: str) -> Tensor:
+def _join(ptrs: dict[str, Tensor], where: str) -> Tensor:
+    """Offsets of the sets that hold all parts."""
+    num_sets = {name: ptr.numel() - 1 for name, ptr in ptrs.items()}
+    remedy = "Give each part a length for every set of the batch, 0 where it is missing."
+    rule = "hold as many sets in all parts"
+    require(len(set(num_sets.values())) == 1, where, "nodes", rule, num_sets, remedy)
+    devices = {name: str(ptr.device) for name, ptr in ptrs.items()}
+    remedy = "Move the parts with .to(device)."
+    require(len(set(devices.values())) == 1, where, "nodes", "be on one device", devices, remedy)
+    return torch.stack(list(ptrs.values())).sum(0)
+
+
+def _offsets(entries: Sequence[Any], where: str) -> Tensor:
+    lengths = [entry.num_nodes if isinstance(entry, Grid) else entry for entry in entries]
     for length in lengths:
         require(
             isinstance(length, int) and not isinstance(length, bool) and length >= 0,

@@ -11,15 +11,16 @@ from torch import Tensor
 from graphformer import graphs
 from graphformer._checks import refuse, require
 from graphformer.graphs import AttentionGraph
+from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.draw import draw
 from graphformer.patterns.node_sets import NodeSets, read_nodes
-from graphformer.patterns.terms import Term, make_graph
+from graphformer.patterns.terms import Relation, Term, make_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Nodes = Any  # a count, a list of lengths, a PyG Data or Batch, or a tuple (key nodes, query nodes) of these
+Nodes = Any  # a count, a Grid, a list of these, PyG data, a dict of named parts, or a tuple (key nodes, query nodes)
 
 _LIMIT = 2**31
 
@@ -36,11 +37,13 @@ class Pattern:
     * `p & q` has p's pairs that q has too, `p - q` those that q has not; relations and copies are p's.
     * `~p` has the pairs inside each set that p leaves out.
 
-    `nodes` is, everywhere: a count, a list of lengths (a ragged batch), a PyG `Data` or `Batch`, or a tuple
-    (key nodes, query nodes) of these for a bipartite graph.
+    `nodes` is, everywhere: a count, a :class:`Grid`, a list of these (a ragged batch), a PyG `Data` or `Batch`, a dict
+    of named parts or a PyG `HeteroData` (see :class:`Between`), or a tuple (key nodes, query nodes) of these for a
+    bipartite graph.
 
-    A pattern of your own is a frozen dataclass with two methods, which check each other in tests: `_lower`, its terms,
-    and `_allows`, its formula. Both see :class:`~graphformer.patterns.node_sets.NodeSets`.
+    A pattern of your own is :class:`Where` over a formula, :class:`Pairs` over a function that lists edges, or a frozen
+    dataclass with two methods, which check each other in tests: `_lower`, its terms, and `_allows`, its formula. Both
+    see :class:`~graphformer.patterns.node_sets.NodeSets`. :func:`graphformer.testing.check_pattern` tries it out.
 
     Example:
         >>> from graphformer.patterns import Causal, RunTerm, Window
@@ -70,9 +73,21 @@ class Pattern:
         """The formula for pairs of one set, given by global ids. Takes and gives shape `[E]`; bool."""
         raise NotImplementedError(f"{type(self).__name__} must define _allows(sets, query, key)")
 
-    def _labels(self) -> frozenset[int | None]:
+    def _labels(self) -> frozenset[int | Relation | None]:
         """The relations of the pattern's terms, None for a term without one."""
         return frozenset((None,))
+
+    # Which pairs a user's formula allows is known only by asking about each. `&` and `-` lower a pattern that holds one
+    # within the other pattern, so that nothing asks about all pairs where a structured pattern leaves few.
+
+    @property
+    def _by_formula(self) -> bool:
+        """Whether lowering the pattern by itself asks about every pair of a set."""
+        return False
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        """The terms of the pattern, without the pairs that are not in the region."""
+        return [term.keep(region) for term in self._lower(sets)]
 
     # ---------------------------------------------------------------- views
 
@@ -80,7 +95,8 @@ class Pattern:
         """The attention graph of the pattern over node sets, ordered by query, keys ascending.
 
         Args:
-            nodes: A count, a list of lengths, a PyG `Data` or `Batch`, or a tuple (key nodes, query nodes).
+            nodes: A count, a :class:`Grid`, a list of these, PyG data, a dict of named parts, or a tuple
+                (key nodes, query nodes).
 
         Returns:
             A graph on the nodes' device. It carries `relation` where the pattern is labelled, and `own_edge` where a
@@ -166,7 +182,8 @@ class Pattern:
             repr(self),
             "Label the other terms too, with .as_relation(r).",
         )
-        return max((label + 1 for label in labels if label is not None), default=0)
+        counts = (label.num_relations if isinstance(label, Relation) else label + 1 for label in labels - {None})  # type: ignore[operator]
+        return max(counts, default=0)
 
     # ---------------------------------------------------------------- doors
 
@@ -187,8 +204,9 @@ class Pattern:
     def draw(self, nodes: Nodes, ax: Axes | None = None) -> Figure:
         """A picture of the pattern: queries down, keys across; needs no display.
 
-        Few nodes show one cell a pair, coloured by relation or by the number of copies; many show the density of
-        pairs. Grey cells lie between two sets.
+        Up to 96 nodes a side show one cell a pair, coloured by relation or by the number of copies; more show the
+        density of pairs, mixed of the relations' colours, counted on runs without their pairs. Grey places lie between
+        two sets.
 
         Args:
             nodes: As in :meth:`on`.
@@ -206,11 +224,12 @@ class Pattern:
 
     # ---------------------------------------------------------------- algebra
 
-    def as_relation(self, relation: int) -> Pattern:
-        """The same pairs, each with this relation: an integer, 0 or more.
+    def as_relation(self, relation: int | Relation) -> Pattern:
+        """The same pairs, each with this relation: an integer, 0 or more, or a rule that gives each pair its own.
 
         Relations choose rows of `attend`'s relation tables. Of a pattern made of several terms, either all are
-        labelled or none.
+        labelled or none. The rules are :class:`Distance`, :class:`Offset2d`, :class:`ShortestPath`, :class:`EdgeType`
+        and your own, see :class:`Relation`.
 
         Example:
             >>> from graphformer.patterns import Edges, Full
@@ -260,6 +279,28 @@ def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = N
         repr(value),
         "Pass a plain integer.",
     )
+
+
+def check_axes(pattern: Pattern, argument: str, low: int) -> None:
+    """Refuse a field of a pattern that is neither an integer in [low, 2^31) nor a tuple of such, one an axis."""
+    value = getattr(pattern, argument)
+    entries = value if isinstance(value, tuple) else (value,)
+    require(
+        bool(entries) and all(type(entry) is int and low <= entry < _LIMIT for entry in entries),
+        type(pattern).__name__,
+        argument,
+        f"be an integer, {low} or more and below 2^31",
+        repr(value),
+        "Pass a plain integer, or a tuple with one an axis.",
+    )
+
+
+def check_seed(pattern: Pattern) -> None:
+    """Refuse a seed that is not a 64-bit integer."""
+    seed = getattr(pattern, "seed")  # noqa: B009  # a field of those patterns that draw
+    fits = isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63
+    remedy = "Pass a plain integer."
+    require(fits, type(pattern).__name__, "seed", "be a 64-bit integer", repr(seed), remedy)
 
 
 def check_flag(pattern: Pattern, argument: str) -> None:

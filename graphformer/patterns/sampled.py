@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
 from graphformer._philox import uniform_below
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern, check_whole
+from graphformer.patterns.pattern import Pattern, check_seed, check_whole
 from graphformer.patterns.terms import RunTerm, Term
 
 
@@ -37,10 +36,7 @@ class Random(Pattern):
 
     def __post_init__(self) -> None:
         check_whole(self, "num_keys", low=0)
-        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        remedy = "Pass a plain integer."
-        fits = whole and -(2**63) <= self.seed < 2**63
-        require(fits, "Random", "seed", "be a 64-bit integer", repr(self.seed), remedy)
+        check_seed(self)
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         drawn = self._draw(sets, torch.arange(sets.num_queries, device=sets.device))

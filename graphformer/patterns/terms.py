@@ -9,10 +9,37 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from graphformer._checks import require
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.layout import index_dtype, make_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
+
+
+class Relation:
+    """A rule that gives each pair its relation, for :meth:`Pattern.as_relation`.
+
+    A rule of your own is a frozen dataclass with these two; its repr is what the pattern's repr shows.
+
+    Example:
+        >>> from graphformer.patterns import Window
+        >>> @dataclass(frozen=True)
+        ... class IsLater(Relation):
+        ...     num_relations = 2
+        ...     def of(self, sets, query, key, own_edge):
+        ...         return (sets.local_key[key] > sets.local_query[query]).long()
+        >>> Window(1).as_relation(IsLater()).on(3).relation
+        tensor([0, 1, 0, 0, 1, 0, 0], dtype=torch.int32)
+    """
+
+    @property
+    def num_relations(self) -> int:
+        """Number of relations that the rule can give; it depends on nothing but the rule."""
+        raise NotImplementedError(f"{type(self).__name__} must define num_relations")
+
+    def of(self, sets: NodeSets, query: Tensor, key: Tensor, own_edge: Tensor) -> Tensor:
+        """The relation of each pair, given by global ids and its own edge (-1: none). Shape `[E]`, int64, all four."""
+        raise NotImplementedError(f"{type(self).__name__} must define of(sets, query, key, own_edge)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +48,11 @@ class RunTerm:
 
     Attributes:
         runs: The pairs.
-        relation: The integer that every pair carries, or None.
+        relation: The integer that every pair carries, or the rule that gives each pair its own, or None.
     """
 
     runs: KeyRuns
-    relation: int | None = None
+    relation: int | Relation | None = None
 
     @property
     def num_pairs(self) -> int:
@@ -57,13 +84,13 @@ class PairTerm:
         query: Shape `[E]`, int64.
         key: Shape `[E]`, int64.
         own_edge: Which edge of the node set each pair is, -1 for none of them. Shape `[E]`, int64.
-        relation: The integer that every pair carries, or None.
+        relation: The integer that every pair carries, or the rule that gives each pair its own, or None.
     """
 
     query: Tensor
     key: Tensor
     own_edge: Tensor
-    relation: int | None = None
+    relation: int | Relation | None = None
 
     @property
     def num_pairs(self) -> int:
@@ -132,8 +159,7 @@ def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> Att
         own_edge = _ordered([_own_edge(term, sets.device) for term in terms], order)
     if num_relations:
         dtype = index_dtype(num_relations)
-        labels = [torch.full((term.num_pairs,), term.relation, dtype=dtype, device=sets.device) for term in terms]  # type: ignore[arg-type]
-        relation = _ordered(labels, order)
+        relation = _ordered([relation_of(term, sets).to(dtype) for term in terms], order)
     return AttentionGraph(
         layout._replace(edge_id=None),
         num_keys,
@@ -147,6 +173,22 @@ def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> Att
 def _ordered(parts: list[Tensor], order: Tensor | None) -> Tensor:
     labels = torch.cat(parts)
     return labels if order is None else labels[order.long()]
+
+
+def relation_of(term: Term, sets: NodeSets) -> Tensor:
+    """The relation of each pair of a term that is labelled. Shape `[E]`, int64."""
+    rule = term.relation
+    if not isinstance(rule, Relation):
+        return torch.full((term.num_pairs,), rule, dtype=torch.int64, device=sets.device)  # type: ignore[arg-type]
+    relation = rule.of(sets, *term.pairs(), _own_edge(term, sets.device))
+    fits = relation.shape == (term.num_pairs,) and relation.dtype == torch.int64
+    remedy = "Correct its method `of`."
+    found = f"{relation.dtype} {list(relation.shape)}"
+    require(fits, repr(rule), "relation", f"be an int64 tensor of shape [E] = [{term.num_pairs}]", found, remedy)
+    low, high = (int(value) for value in torch.aminmax(relation)) if relation.numel() else (0, 0)
+    rule_text = f"lie in [0, {rule.num_relations})"
+    require(low >= 0 and high < rule.num_relations, repr(rule), "relation", rule_text, low if low < 0 else high, remedy)
+    return relation
 
 
 def _own_edge(term: Term, device: torch.device) -> Tensor:

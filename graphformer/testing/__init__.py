@@ -6,6 +6,7 @@ Needs torch only, so that a pattern, a layer or a backend of your own can be che
 from graphformer.testing.graphs import DEGENERATE_GRAPHS, random_graph
 from graphformer.testing.laws import assert_matches_oracle, assert_permutation_equivariant
 from graphformer.testing.oracle import attend_row_by_row
+from graphformer.testing.patterns import check_pattern
 from graphformer.testing.tolerance import assert_close
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "assert_matches_oracle",
     "assert_permutation_equivariant",
     "attend_row_by_row",
+    "check_pattern",
     "random_graph",
 ]

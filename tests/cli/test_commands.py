@@ -119,6 +119,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(asked, monkeypatch, capsys):
         (["show", "Windw(3)"], "got 'Windw'. Did you mean Window"),
         (["show", "__import__('os').system('true')"], "parse: .*must"),
         (["show", "Full()", "--nodes", "0"], "show: --nodes must be at least 1; got 0"),
+        (["show", "Full()", "--nodes", "4,x"], "show: --nodes must be at least 1; got 4,x"),
         (["show", "Full()", "--out", "no/such/folder/p.png"], "show: --out must be a file that can be written"),
         (["show", "Full()", "--out", "p.wrong"], "show: --out must be a file that can be written; got .*wrong"),
     ],
@@ -139,6 +140,11 @@ def test_show_draws_and_explains(capsys, tmp_path):
     assert "\nmemory: graph " in out
     assert out.endswith("picture: p.png\n")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_draws_with_text(capsys):
+    assert main(["show", "Causal()", "--nodes", "2,1"]) == 0
+    assert capsys.readouterr().out.endswith("\n██    \n████  \n    ██\n")
 
 
 def test_env_tells_versions_and_devices(capsys):

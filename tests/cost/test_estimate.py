@@ -283,5 +283,5 @@ def test_refusals(name: str) -> None:
 
 
 def test_nodes_are_refused_by_the_pattern() -> None:
-    with pytest.raises(gf.GraphformerError, match=r"^Full\(\): nodes must be a count, a list of lengths"):
+    with pytest.raises(gf.GraphformerError, match=r"^Full\(\): nodes must be a count, a Grid, a list of these"):
         gf.estimate(Full(), "3")

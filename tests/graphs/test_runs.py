@@ -102,6 +102,18 @@ def test_ranges_are_clipped_and_empty_rows_have_no_run():
     assert (runs.start.tolist(), runs.stop.tolist()) == ([0, 2, 1], [2, 5, 2])
 
 
+@settings(deadline=None)
+@given(two_pair_lists(), st.data())
+def test_runs_in_any_order_are_their_pairs(case, data):
+    num_queries, num_keys, pairs, _ = case
+    length = torch.tensor([data.draw(st.integers(0, num_keys - key)) for _, key in pairs], dtype=torch.int64)
+    query, key = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    runs = KeyRuns.from_runs(query, key, key + length, num_queries, num_keys)
+    assert_canonical(runs)
+    held = {(q, k + t) for (q, k), width in zip(pairs, length.tolist(), strict=True) for t in range(width)}
+    assert as_set(runs) == held
+
+
 def test_runs_that_touch_become_one_and_equal_sets_have_equal_tensors():
     left = KeyRuns.from_ranges(torch.tensor([0, 3]), torch.tensor([2, 5]), num_keys=7)
     right = KeyRuns.from_ranges(torch.tensor([2, 1]), torch.tensor([4, 3]), num_keys=7)
@@ -120,6 +132,25 @@ def test_codes_beyond_32_bits():
     row, top = torch.tensor([0, 99_999]), 2**40
     runs = KeyRuns.from_pairs(row, torch.tensor([top - 1, top - 1]), 100_000, top)
     assert runs.union(runs).expand()[1].tolist() == [top - 1, top - 1]
+
+
+@settings(deadline=None)
+@given(two_pair_lists(), st.integers(1, 7))
+def test_a_filter_keeps_what_the_rule_allows_and_asks_a_few_at_a_time(case, piece):
+    num_queries, num_keys, first, second = case
+    allowed, asked = make(second, num_queries, num_keys), []
+
+    def rule(query, key):
+        asked.extend(zip(query.tolist(), key.tolist(), strict=True))
+        assert 0 < query.numel() <= piece
+        return allowed.contains(query, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graphformer.graphs.runs._PIECE", piece)
+        found = make(first, num_queries, num_keys).filter(rule)
+    assert asked == sorted(set(first))
+    assert as_set(found) == set(first) & set(second)
+    assert_canonical(found)
 
 
 def test_different_shapes_are_refused():

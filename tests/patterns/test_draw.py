@@ -3,14 +3,18 @@
 import io
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pattern_cases import cases, edge_matrix, patterns, size
+from torch_geometric.data import Data
 
-from graphformer.patterns import Blocks, Causal, Full, Global, Window
-from graphformer.patterns import draw as pictures
+from graphformer import AttentionGraph
+from graphformer.graphs import draw as pictures
+from graphformer.graphs.sketch import sketch
+from graphformer.patterns import Blocks, Causal, Edges, Full, Global, RunTerm, Window
 
 
 def image(figure):
@@ -28,6 +32,7 @@ def test_cells_show_copies_and_grey_lies_across_sets():
     assert np.array_equal(image(figure).get_array(), [[2, 0, -1], [1, 2, -1], [-1, -1, 2]])
     axes = figure.axes[0]
     assert axes.get_title() == "Causal() + Window(radius=0)"
+    assert [text.get_text() for text in axes.texts] == ["7 edges (78% of 3 x 3)"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("key", "query", 1.0)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1 copy", "2 copies"]
     assert saved(figure).startswith(b"\x89PNG")
@@ -35,7 +40,7 @@ def test_cells_show_copies_and_grey_lies_across_sets():
 
 def test_cells_show_relations_and_the_first_one_wins():
     figure = (Window(0).as_relation(7) + Full().as_relation(2)).draw((3, 2))
-    assert np.array_equal(image(figure).get_array(), [[2, 1, 1], [1, 2, 1]])
+    assert np.array_equal(image(figure).get_array(), [[8, 3, 3], [3, 8, 3]])
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["relation 2", "relation 7"]
     assert saved(figure).startswith(b"\x89PNG")
 
@@ -65,6 +70,63 @@ def test_many_nodes_show_densities():
     assert saved(figure).startswith(b"\x89PNG")
 
 
+def test_densities_leave_grey_what_lies_across_sets():
+    shares = image(Full().draw([150, 100])).get_array()
+    assert shares.mask.mean() == 2 * 150 * 100 / 250**2
+    assert set(shares.compressed()) == {1.0}
+
+
+def test_densities_mix_the_colours_of_relations():
+    figure = (Global(50).as_relation(1) | Window(1).as_relation(0)).draw(300)
+    shown = image(figure).get_array()
+    assert shown.shape == (256, 256, 3)
+    blue, orange = pictures._rgb(["#0072b2", "#e69f00"])
+    np.testing.assert_allclose(shown[0, 0], orange)
+    np.testing.assert_allclose(shown[250, 100], [1, 1, 1])
+    thin = 1 - shown[200, 200]  # blue, mixed with white
+    np.testing.assert_allclose(thin / thin.max(), (1 - blue) / (1 - blue).max())
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["relation 0", "relation 1"]
+    assert saved(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("num_nodes", [8, 120])
+def test_a_graph_is_drawn_as_its_pattern(num_nodes):
+    pattern = Window(2).as_relation(1) | Full().as_relation(0)
+    graph, figure = pattern.on(num_nodes), pattern.draw(num_nodes)
+    drawn = graph.draw()
+    np.testing.assert_allclose(image(drawn).get_array(), image(figure).get_array())
+    assert drawn.axes[0].get_title() == "attention graph"
+    assert drawn.axes[0].texts[0].get_text() == figure.axes[0].texts[0].get_text()
+
+
+@pytest.mark.parametrize("num_nodes", [9, 120])
+def test_many_relations_are_a_scale(num_nodes):
+    ring = torch.stack((torch.arange(num_nodes), torch.arange(num_nodes).roll(1)))
+    figure = AttentionGraph.from_edge_index(ring, relation=torch.arange(num_nodes)).draw()
+    assert figure.axes[0].get_legend() is None
+    assert figure.axes[1].get_ylabel() == "relation"
+    assert saved(figure).startswith(b"\x89PNG")
+
+
+def test_edges_are_drawn_from_their_node_set():
+    data = Data(edge_index=torch.tensor([[0, 0, 2], [1, 1, 2]]), num_nodes=3)
+    assert image(Edges().draw(data)).get_array().tolist() == [[0, 0, 0], [2, 0, 0], [0, 0, 1]]
+
+
+def test_a_narrow_matrix_fills_its_axes():
+    assert Full().draw((900, 3)).axes[0].get_aspect() == "auto"
+
+
+def test_sketches_show_pairs_relations_and_shares():
+    assert sketch(Causal().on(3)) == "██    \n████  \n██████"
+    assert sketch((Window(0).as_relation(7) + Full().as_relation(2)).on((3, 2))) == " 7 2 2\n 2 7 2"
+    large = sketch(Blocks(100).on(200)).splitlines()
+    assert (len(large), {len(line) for line in large}) == (48, {96})
+    assert large[0] == "█" * 48 + " " * 48
+    assert set("".join(sketch(Window(1).on(4_800)).splitlines())) == {" ", "░"}
+    assert sketch(Full().on(0)) == ""
+
+
 def test_a_million_nodes_are_not_enumerated():
     assert float(image(Full().draw(1_000_000)).get_array().min()) == 1.0
 
@@ -77,7 +139,8 @@ def test_densities_count_the_pairs(data):
     edges = [torch.tensor(sorted({0, count // 2, count})) for count in size(nodes)]
     if min(size(nodes)) == 0:
         return
-    counted = sum(pictures._count_bins(term, *edges) for term in pattern.lower(nodes))
+    pairs = [term.runs if isinstance(term, RunTerm) else term.pairs() for term in pattern.lower(nodes)]
+    counted = sum(pictures._count_bins(part, *edges) for part in pairs)
     copies = edge_matrix(pattern, nodes)
     rows = [copies[start:stop] for start, stop in zip(edges[0], edges[0][1:], strict=False)]
     cells = [[int(row[:, a:b].sum()) for a, b in zip(edges[1], edges[1][1:], strict=False)] for row in rows]

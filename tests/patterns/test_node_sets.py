@@ -89,10 +89,10 @@ def test_other_adjacencies_are_read_too():
         ([2, -3], "nodes must count nodes with integers, 0 or more; got -3"),
         ([2, 1.5], "integers, 0 or more; got 1.5"),
         ([True], "integers, 0 or more; got True"),
-        (True, "nodes must be a count, a list of lengths, a PyG Data or Batch, or a .* tuple of these; got bool"),
+        (True, "nodes must be a count, a Grid, a list of these, a PyG Data or Batch, .* tuple of these; got bool"),
         ("five", "got str. Pass x.shape.0. for one set of vectors"),
-        (torch.tensor([2, 3]), "nodes must be a count, a list of lengths.*got Tensor"),
-        (HeteroData(), "got HeteroData. .*to_homogeneous"),
+        (torch.tensor([2, 3]), "nodes must be a count, a Grid, a list of these.*got Tensor"),
+        (HeteroData(), "nodes must name at least one part, by strings; got no part. For example"),
         ((3, 4, 5), r"be a pair \(key nodes, query nodes\) where it is a tuple; got 3 entries. Pass the lengths"),
         (([3, 4], 5), "hold as many sets of keys as of queries; got 2 and 1. Pair each set"),
         (

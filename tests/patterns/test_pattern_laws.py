@@ -8,21 +8,22 @@ from hypothesis import strategies as st
 from pattern_cases import cases, edge_matrix, patterns, predicate
 
 from graphformer.graphs import AttentionGraph
-from graphformer.patterns import Full, Pattern, parse
+from graphformer.patterns import Distance, Full, Pattern, parse
 from graphformer.patterns.compose import And, Labelled, Minus, Not, Or, Plus
+from graphformer.patterns.node_sets import read_nodes
 
 law = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
-def draw_case(data, count, labelled=False):
+def draw_case(data, count, labelled=False, written=False):
     kind, singles, batch = data.draw(cases())
-    return [data.draw(patterns(kind, labelled=labelled)) for _ in range(count)], singles, batch
+    return [data.draw(patterns(kind, labelled=labelled, written=written)) for _ in range(count)], singles, batch
 
 
 @law
 @given(st.data())
 def test_predicate_view_is_edge_view(data):
-    (pattern,), _, nodes = draw_case(data, 1)
+    (pattern,), _, nodes = draw_case(data, 1, labelled=data.draw(st.booleans()))
     assert torch.equal(predicate(pattern, nodes), edge_matrix(pattern, nodes) > 0)
 
 
@@ -76,10 +77,21 @@ def test_graphs_are_ordered_and_counted(data):
     assert AttentionGraph.from_csr(*graph.by_query[:2], graph.num_keys).degree.equal(graph.degree)
 
 
+def relation_of(pattern, pair, nodes):
+    """The relation that a label gives to a pair: an integer for all, or a clipped distance."""
+    rule = pattern.relation
+    if not isinstance(rule, Distance):
+        return rule
+    sets = read_nodes(nodes, "test")
+    query, key = pair[:2]
+    apart = (key - int(sets.key_start[query])) - int(sets.local_query[query])
+    return max(-rule.clip, min(rule.clip, apart)) + rule.clip
+
+
 def labelled_pairs(pattern, nodes):
     """What the algebra says, on Python lists of (query, key, own edge, relation)."""
     if isinstance(pattern, Labelled):
-        return [(*pair[:3], pattern.relation) for pair in labelled_pairs(pattern.pattern, nodes)]
+        return [(*pair[:3], relation_of(pattern, pair, nodes)) for pair in labelled_pairs(pattern.pattern, nodes)]
     if isinstance(pattern, Not):
         inside, inner = (labelled_pairs(p, nodes) for p in (Full(), pattern.pattern))
         return [pair for pair in inside if pair[:2] not in {other[:2] for other in inner}]
@@ -87,7 +99,8 @@ def labelled_pairs(pattern, nodes):
         graph = pattern.on(nodes)
         key, query = graph.edge_index.tolist()
         own = [-1] * len(key) if graph.own_edge is None else graph.own_edge.tolist()
-        return list(zip(query, key, own, [None] * len(key), strict=True))
+        relation = [None] * len(key) if graph.relation is None else graph.relation.tolist()
+        return list(zip(query, key, own, relation, strict=True))
     first, second = (labelled_pairs(p, nodes) for p in (pattern.first, pattern.second))
     in_first, in_second = ({pair[:2] for pair in pairs} for pairs in (first, second))
     return {
@@ -120,7 +133,7 @@ def test_relations_and_own_edges_follow_the_algebra(data):
 @law
 @given(st.data())
 def test_repr_parses_back_and_pickles(data):
-    (pattern,), _, _ = draw_case(data, 1, labelled=data.draw(st.booleans()))
+    (pattern,), _, _ = draw_case(data, 1, labelled=data.draw(st.booleans()), written=True)
     for twin in (parse(repr(pattern)), pickle.loads(pickle.dumps(pattern))):
         assert twin == pattern
         assert hash(twin) == hash(pattern)

@@ -1,0 +1,77 @@
+"""The base of content patterns: checks, precision, and the graph of what was chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphformer._checks import require
+from graphformer.graphs import AttentionGraph
+from graphformer.patterns.content.heads import head_graph, read_heads
+from graphformer.patterns.node_sets import NodeSets
+from graphformer.patterns.pattern import Nodes, Pattern
+
+
+@dataclass(frozen=True)
+class Content:
+    """A rule by which queries choose their keys from the vectors, for each head and inside each set of a batch.
+
+    A rule of your own is a frozen dataclass with one method, `_pairs`.
+
+    Example:
+        >>> from graphformer import attend
+        >>> from graphformer.patterns import Causal, TopK, fold_heads, unfold_heads
+        >>> query, key, value = torch.randn(3, 7, 2, 4)
+        >>> graph = TopK(2).select(query, key, [4, 3], pattern=Causal())
+        >>> graph
+        AttentionGraph(14 nodes, 24 edges, density 12.2%, 0 duplicates, 0 empty rows)
+        >>> unfold_heads(attend(*map(fold_heads, (query, key, value)), graph), heads=2).shape
+        torch.Size([7, 2, 4])
+        >>> @dataclass(frozen=True)
+        ... class SameSign(Content):
+        ...     def _pairs(self, query, key, sets, pattern):
+        ...         query, key = fold_heads(query)[:, 0, 0], fold_heads(key)[:, 0, 0]
+        ...         return ((query[:, None] > 0) == (key > 0)).nonzero().unbind(1)
+        >>> SameSign().select(torch.tensor([[[1.0]], [[-1.0]]]), torch.tensor([[[2.0]], [[3.0]]]), 2).degree
+        tensor([2, 0])
+    """
+
+    def select(self, query: Tensor, key: Tensor, nodes: Nodes, pattern: Pattern | None = None) -> AttentionGraph:
+        """The chosen pairs of all heads, as one graph whose nodes are the heads' copies of the nodes.
+
+        Args:
+            query: Shape `[N, H, D]`, floating. bf16 and fp16 choose as float32 does.
+            key: Shape `[M, H, D]`, dtype and device of `query`.
+            nodes: The sets that the vectors belong to, as in :meth:`Pattern.on`: a count, a list of lengths, a PyG
+                `Data` or `Batch`, or a tuple (key nodes, query nodes).
+            pattern: A structured pattern; only pairs that it allows are chosen. Default: all pairs inside a set.
+
+        Returns:
+            A graph over H * N queries and H * M keys; node i of head h is h * N + i. It takes what :func:`fold_heads`
+            makes of queries, keys and values. Made without gradient.
+
+        Raises:
+            InputError: Shapes, dtypes or devices do not fit one another, or the nodes.
+        """
+        sets = read_heads(query, key, nodes, pattern, f"{type(self).__name__}.select")
+        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+            chosen = self._pairs(query.detach().to(dtype), key.detach().to(dtype), sets, pattern)
+        return head_graph(*chosen, query.shape[1], sets, pattern)
+
+    def _pairs(self, query: Tensor, key: Tensor, sets: NodeSets, pattern: Pattern | None) -> tuple[Tensor, Tensor]:
+        """(query, key) of the chosen pairs as folded ids, each pair once, inside the sets.
+
+        What the pattern refuses is taken out afterwards; it is given so that a rule with a fixed number of keys can
+        count without it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define _pairs(query, key, sets, pattern)")
+
+
+def check_seed(seed: object, where: str) -> None:
+    """Refuse a seed that is no 64-bit integer."""
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    fits = whole and -(2**63) <= seed < 2**63  # type: ignore[operator]
+    require(fits, where, "seed", "be a 64-bit integer", repr(seed), "Pass a plain integer.")

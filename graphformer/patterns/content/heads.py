@@ -1,0 +1,102 @@
+"""Heads with patterns of their own: each head becomes a copy of the nodes, so that one graph holds them all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from graphformer._checks import require
+from graphformer.graphs import AttentionGraph, Layout
+from graphformer.graphs.layout import make_layout
+from graphformer.patterns.node_sets import NodeSets, read_nodes
+from graphformer.patterns.pattern import Pattern
+
+
+def fold_heads(x: Tensor) -> Tensor:
+    """Heads become copies of the nodes: node i of head h is row h * N + i.
+
+    Args:
+        x: Queries, keys or values. Shape `[N, H, D]`.
+
+    Returns:
+        Shape `[H * N, 1, D]`, contiguous: what `attend` takes with a graph in which every head has its own pairs.
+
+    Raises:
+        InputError: x has another rank.
+
+    Example:
+        >>> import torch
+        >>> fold_heads(torch.tensor([[[1], [2]], [[3], [4]], [[5], [6]]])).flatten()
+        tensor([1, 3, 5, 2, 4, 6])
+    """
+    require(x.dim() == 3, "fold_heads", "x", "have shape [N, H, D]", list(x.shape), "Split the channels into heads.")
+    return x.transpose(0, 1).reshape(x.shape[0] * x.shape[1], 1, x.shape[2])
+
+
+def unfold_heads(x: Tensor, heads: int) -> Tensor:
+    """The inverse of :func:`fold_heads`.
+
+    Args:
+        x: Shape `[H * N, 1, D]`.
+        heads: Number of heads H, 1 or more.
+
+    Returns:
+        Shape `[N, H, D]`.
+
+    Raises:
+        InputError: x has another shape, or heads do not divide its rows.
+
+    Example:
+        >>> import torch
+        >>> unfold_heads(torch.arange(6).view(6, 1, 1), heads=2).squeeze(2)
+        tensor([[0, 3],
+                [1, 4],
+                [2, 5]])
+    """
+    where = "unfold_heads"
+    fits = x.dim() == 3 and x.shape[1] == 1
+    require(fits, where, "x", "have shape [H * N, 1, D]", list(x.shape), "Pass what attend made of folded heads.")
+    divides = heads >= 1 and x.shape[0] % heads == 0
+    require(divides, where, "heads", f"divide the {x.shape[0]} rows of x", heads, "Pass the H that was folded.")
+    return x.view(heads, x.shape[0] // heads, x.shape[2]).transpose(0, 1)
+
+
+def read_heads(query: Tensor, key: Tensor, nodes: Any, pattern: Pattern | None, where: str) -> NodeSets:
+    """The node sets, once queries `[N, H, D]`, keys `[M, H, D]` and pattern fit them; on the device of the queries."""
+    for name, x in (("query", query), ("key", key)):
+        found = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        good = isinstance(x, Tensor) and x.dim() == 3 and x.shape[1] > 0 and x.shape[2] > 0
+        require(good, where, name, "have shape [nodes, H, D]", found, "Split the channels into heads of width D.")
+        require(x.is_floating_point(), where, name, "be floating", x.dtype, "Convert it with .float().")
+    same = key.shape[1:] == query.shape[1:]
+    rule = f"have heads and width {list(query.shape[1:])} like query"
+    require(same, where, "key", rule, list(key.shape[1:]), "Map both to one shape.")
+    require(key.dtype == query.dtype, where, "key", f"have query's dtype {query.dtype}", key.dtype, "Convert one.")
+    require(key.device == query.device, where, "key", f"be on {query.device} like query", key.device, "Move one.")
+    fits = pattern is None or isinstance(pattern, Pattern)
+    require(fits, where, "pattern", "be a structured pattern or None", repr(pattern), "Pass for example Causal().")
+    sets = read_nodes(nodes, where)
+    given = (key.shape[0], query.shape[0])
+    rule = f"count the (keys, queries) {given} that are given"
+    remedy = "Pass the node sets of these vectors, (key nodes, query nodes) where the two differ."
+    require((sets.num_keys, sets.num_queries) == given, where, "nodes", rule, (sets.num_keys, sets.num_queries), remedy)
+    return replace(sets, key_ptr=sets.key_ptr.to(query.device), query_ptr=sets.query_ptr.to(query.device))
+
+
+def head_graph(query: Tensor, key: Tensor, heads: int, sets: NodeSets, pattern: Pattern | None) -> AttentionGraph:
+    """The graph of the folded pairs that the pattern allows: by query, keys ascending.
+
+    Args:
+        query: Folded ids h * N + i. Shape `[E]`, int64.
+        key: Folded ids h * M + j, likewise; each pair once, in any order.
+        heads: Number of heads H.
+        sets: The nodes of one head.
+        pattern: What limits the pairs of every head, or None.
+    """
+    if pattern is not None:
+        allowed = pattern._allows(sets, query % max(sets.num_queries, 1), key % max(sets.num_keys, 1))
+        query, key = query[allowed], key[allowed]
+    ptr, index, _ = make_layout(query, key, heads * sets.num_queries, heads * sets.num_keys)
+    return AttentionGraph(Layout(ptr, index, None), heads * sets.num_keys)

@@ -1,0 +1,49 @@
+"""Node sets made of named parts, such as a text and an image: every accepted form as one dict."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from graphformer._checks import require
+
+_REMEDY = 'For example {"text": 5, "image": Grid(2, 3)}; every part of a batch may be a list or a PyG Batch itself.'
+
+
+def as_parts(nodes: Any, where: str) -> Any:
+    """Named parts as a dict from name to node sets; any other nodes as they are."""
+    if isinstance(nodes, list) and any(isinstance(entry, dict) for entry in nodes):
+        return _stack(nodes, where)
+    if hasattr(nodes, "node_types"):
+        nodes = {name: _store(nodes, name) for name in nodes.node_types}
+    if not isinstance(nodes, dict):
+        return nodes
+    named = bool(nodes) and all(isinstance(name, str) for name in nodes)
+    found = list(nodes) if nodes else "no part"
+    require(named, where, "nodes", "name at least one part, by strings", found, _REMEDY)
+    for name, part in nodes.items():
+        single = not isinstance(part, (dict, tuple)) and not hasattr(part, "node_types")
+        require(single, where, f"nodes[{name!r}]", "be one kind of nodes", type(part).__name__, _REMEDY)
+    return nodes
+
+
+def _stack(sets: list[Any], where: str) -> dict[str, list[Any]]:
+    """A batch, given set by set, as one dict of lists."""
+    names = list(sets[0]) if isinstance(sets[0], dict) else None
+    for entry in sets:
+        same = isinstance(entry, dict) and list(entry) == names
+        found = list(entry) if isinstance(entry, dict) else type(entry).__name__
+        remedy = "A part that is missing has 0 nodes."
+        require(same, where, "nodes", f"have the same parts in all sets, in one order: {names}", found, remedy)
+    return {name: [entry[name] for entry in sets] for name in names or ()}
+
+
+def _store(data: Any, name: str) -> Any:
+    """The nodes of one type of a HeteroData as data of their own, with the edges that stay inside the type."""
+    store = data[name]
+    kinds = [kind for kind in data.edge_types if kind[0] == kind[2] == name and "edge_index" in data[kind]]
+    edges = [data[kind].edge_index for kind in kinds]
+    held = {**store.to_dict(), "num_nodes": store.num_nodes, "edge_index": torch.cat(edges, 1) if edges else None}
+    return SimpleNamespace(**held)

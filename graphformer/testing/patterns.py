@@ -1,0 +1,139 @@
+"""The contract of patterns, as one call over a pattern of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphformer.graphs import AttentionGraph
+from graphformer.patterns import Full, Pattern, RunTerm
+from graphformer.patterns.node_sets import read_nodes
+
+_SINGLES = (0, 1, 2, 5, 12)
+
+
+def check_pattern(pattern: Pattern, nodes: Any = None) -> None:
+    """Raise unless a pattern keeps the laws that those of the library keep.
+
+    The predicate view is the edge view; pairs stay inside their sets, and are ordered and counted right; relations and
+    own edges are as announced; terms are of the same kinds over all node sets; the graph of a ragged batch is the union
+    of those of its sets; the pattern combines with others; equal patterns have equal hashes. All pairs are enumerated:
+    pass small node sets.
+
+    Args:
+        pattern: The pattern.
+        nodes: What it is laid over: a count, a list of lengths, a PyG `Data` or `Batch`, or a tuple (key nodes, query
+            nodes). A list or a `Batch` is taken apart too. Default: sets of 0, 1, 2, 5 and 12 nodes.
+
+    Raises:
+        AssertionError: A law that the pattern breaks, with the pattern and the first pair or set that shows it.
+
+    Example:
+        >>> from graphformer.patterns import Causal, Where, Window
+        >>> check_pattern(Window(3) & Causal())
+        >>> check_pattern(Where(lambda query, key: query != key), nodes=[3, 4])
+    """
+    nodes = list(_SINGLES) if nodes is None else nodes
+    graph = pattern.on(nodes)
+    _check_views(pattern, nodes, graph)
+    _check_order(pattern, graph)
+    _check_labels(pattern, graph)
+    _check_terms(pattern, nodes)
+    _check_union(pattern, nodes, graph)
+    _check_algebra(pattern, nodes, graph)
+    same = pattern == pattern and hash(pattern) == hash(pattern)  # noqa: PLR0124  # what an own __eq__ may break
+    _hold(same and pattern != ~pattern, pattern, "equal patterns have equal hashes")
+
+
+def _hold(condition: bool, pattern: Pattern, law: str, shown: object = None) -> None:
+    if not condition:
+        raise AssertionError(f"{pattern!r} breaks a law: {law}" + (f"; see {shown}" if shown is not None else ""))
+
+
+def _copies(graph: AttentionGraph) -> Tensor:
+    """How often each pair is there. Shape `[N, M]`, int64."""
+    out = torch.zeros(graph.num_queries, graph.num_keys, dtype=torch.int64, device=graph.device)
+    key, query = graph.edge_index
+    return out.index_put((query, key), torch.tensor(1, device=graph.device), accumulate=True)
+
+
+def _check_views(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
+    sets = read_nodes(nodes, repr(pattern))
+    query, key = (torch.arange(count, device=sets.device) for count in (sets.num_queries, sets.num_keys))
+    size = (graph.num_queries, graph.num_keys)
+    _hold(size == (sets.num_queries, sets.num_keys), pattern, "a graph has the nodes that it is laid over", size)
+    formula, found = pattern.allows(query[:, None], key, nodes), _copies(graph) > 0
+    across = found & (sets.query_set[:, None] != sets.key_set)
+    _hold(not bool(across.any()), pattern, "pairs stay inside their sets", _first(across))
+    differs = formula != found
+    _hold(not bool(differs.any()), pattern, "the predicate view is the edge view", _first(differs))
+
+
+def _first(cells: Tensor) -> str | None:
+    found = cells.nonzero()
+    return f"query {int(found[0, 0])}, key {int(found[0, 1])}" if found.numel() else None
+
+
+def _check_order(pattern: Pattern, graph: AttentionGraph) -> None:
+    code = graph.edge_index[1] * max(graph.num_keys, 1) + graph.edge_index[0]
+    _hold(bool((code.diff() >= 0).all()), pattern, "edges are ordered by query, keys ascending")
+    _hold(graph.by_query.edge_id is None, pattern, "an edge's id is its position")
+
+
+def _check_labels(pattern: Pattern, graph: AttentionGraph) -> None:
+    law = "every pair has a relation below num_relations, or none has one"
+    count, relation, own_edge = pattern.num_relations, graph.relation, graph.own_edge
+    _hold((relation is not None) == (count > 0) and graph.num_relations == count, pattern, law, count)
+    if relation is not None and relation.numel():
+        low, high = (int(value) for value in torch.aminmax(relation))
+        _hold(low >= 0 and high < count, pattern, law, (low, high))
+    if own_edge is not None and own_edge.numel():
+        low, high = (int(value) for value in torch.aminmax(own_edge))
+        _hold(low >= -1 and high < graph.num_own_edges, pattern, "own edges are edges of the node set", (low, high))
+
+
+def _check_terms(pattern: Pattern, nodes: Any) -> None:
+    kinds, count = [type(term) for term in pattern.lower(nodes)], pattern.on(nodes).num_edges
+    _hold(pattern.count(nodes) == count, pattern, "what is counted is what is enumerated", pattern.count(nodes))
+    for single in _singles(nodes):
+        found = [type(term) for term in pattern.lower(single)]
+        _hold(found == kinds, pattern, "the terms are of the same kinds over all node sets", (kinds, found))
+
+
+def _check_union(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
+    singles = list(_singles(nodes))
+    if singles:
+        union = AttentionGraph.union([pattern.on(single) for single in singles])
+        _hold(union == graph, pattern, "the graph of a batch is the union of the graphs of its sets", union)
+
+
+def _singles(nodes: Any) -> Iterator[Any]:
+    """The sets of a ragged batch, one at a time; nothing where the nodes are one set."""
+    if isinstance(nodes, tuple):
+        yield from zip(*(_singles(side) for side in nodes), strict=False)
+    elif isinstance(nodes, list):
+        yield from nodes
+    elif hasattr(nodes, "to_data_list"):
+        yield from nodes.to_data_list()
+
+
+def _check_algebra(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
+    mine, all_pairs = _copies(graph), _copies(Full().on(nodes))
+    plain = pattern.as_relation(0)  # so that it combines with what has a relation, or has none
+    cases = {
+        "~p has the pairs that p leaves out": ((~pattern), (all_pairs > 0) & (mine == 0)),
+        "p | p is p": (pattern | pattern, mine),
+        "p + p has both copies": (pattern + pattern, 2 * mine),
+        "p & Full() is p": (pattern & Full(), mine),
+        "Full() & p has each of p's pairs once": (Full() & pattern, mine > 0),
+        "p - p is empty": (pattern - pattern, 0 * mine),
+        "p | Full() has all pairs": (plain | Full().as_relation(1), torch.where(mine > 0, mine, all_pairs)),
+    }
+    for law, (composed, expected) in cases.items():
+        found = _copies(composed.on(nodes))
+        _hold(torch.equal(found, expected.long()), pattern, law, _first(found != expected))
+    runs_only = all(isinstance(term, RunTerm) for term in pattern.lower(nodes))
+    _hold(runs_only or graph.own_edge is not None, pattern, "explicit pairs say which own edge they are")
