@@ -47,8 +47,10 @@ class AttentionGraph:
         num_own_edges: int = 0,
     ) -> None:
         """Take tensors as they are, for makers of graphs that guarantee them; :meth:`from_csr` is the checked door."""
-        runs = isinstance(by_query, KeyRuns)
-        self._by_query = Side(num_keys, runs=by_query) if runs else Side(num_keys, layout=by_query)
+        if isinstance(by_query, KeyRuns):
+            self._by_query = Side(num_keys, runs=by_query)
+        else:
+            self._by_query = Side(num_keys, layout=by_query)
         self._num_queries = self._by_query.num_rows
         self._num_keys = num_keys
         self._relation = relation

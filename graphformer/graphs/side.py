@@ -118,7 +118,8 @@ class Side:
         out = cls.__new__(cls)
         out._by_query = None if state["runs"] is None else by_query
         out.num_others, out.num_pairs, out._ptr = state["num_others"], state["num_pairs"], state["ptr"]
-        out.runs = None if state["runs"] is None else KeyRuns(*state["runs"], state["num_others"])
+        runs = state["runs"]
+        out.runs = None if runs is None else KeyRuns(runs[0], runs[1], runs[2], state["num_others"])
         out._layout = None if state["layout"] is None else Layout(*state["layout"])
         tiles = state["tiles"]
         out._tiles = None if tiles is None else (None if tiles[0] is None else Tiles(*tiles[0]),)

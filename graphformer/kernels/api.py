@@ -128,25 +128,25 @@ def attend(
 def rows_of(graph: AttentionGraph, by_key: bool) -> Rows:
     """What a graph hands to a kernel: its rows and tiles by query and, for gradients, by key."""
     query, key = graph.query_side, graph.key_side if by_key else None
-    by_query, by_key_side = (_listed(side) for side in (query, key))
+    ptr, key_index, edge_id = _listed(query)
+    key_ptr, query_index, key_edge_id = _listed(key)
+    query_tile_ptr, query_tiles = query.tiles or (None, None)
+    key_tile_ptr, key_tiles = (key and key.tiles) or (None, None)
+    assert ptr is not None
     return Rows(
-        *by_query,
-        graph.relation,
-        *by_key_side,
-        *(query.tiles or (None, None)),
-        *((key and key.tiles) or (None, None)),
-        *_runs(query),
-        *_runs(key),
+        *(ptr, key_index, edge_id, graph.relation, key_ptr, query_index, key_edge_id),
+        *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
+        *(*_runs(query), *_runs(key)),
     )
 
 
-def _listed(side: Side | None) -> tuple[Tensor | None, ...]:
+def _listed(side: Side | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     if side is None:
-        return (None, None, None)
+        return None, None, None
     return (side.ptr, None, None) if side.runs is not None else side.layout
 
 
-def _runs(side: Side | None) -> tuple[Tensor | None, ...]:
+def _runs(side: Side | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     runs = None if side is None else side.runs
     return (None, None, None) if runs is None else (runs.ptr, runs.start, runs.stop)
 

@@ -181,7 +181,7 @@ def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any
         grad_out, *by_field = variables
         *rows, seed = saved[_NUM_TENSORS:]
         options = Options(score, slope, normalizer, scale, dropout, seed)
-        listed = Rows(*rows).listed(by_field[1].shape[0])  # type: ignore[arg-type,union-attr]
+        listed = Rows(*rows).listed(by_field[1].shape[0])  # type: ignore[union-attr]
         out = formula.attend(Tensors(*by_field), listed, options)  # type: ignore[arg-type]
         asked = [v for v, need in zip(by_field, ctx.needs, strict=True) if v is not None and need]
         grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
