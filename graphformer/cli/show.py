@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from graphformer._checks import require
 from graphformer._errors import InputError
@@ -18,7 +19,9 @@ def run(words: list[str]) -> None:
         "Draw which query attends to which key, and tell what that costs. The expression is parsed, never evaluated.",
     )
     parser.add_argument("pattern", metavar="PATTERN", help='an expression, for instance "Window(3) | Global(1)"')
-    parser.add_argument("--nodes", type=str, default="32", help="nodes of the set, or of several: 32, or 12,20")
+    parser.add_argument(
+        "--nodes", type=str, default="32", help="nodes of the set, or of several: 32, or 12,20, or a grid 8x12"
+    )
     parser.add_argument("--out", type=str, default=None, help="PNG, SVG or PDF file to write; else a picture in text")
     values = parse(parser, words)
     nodes, out = _read_nodes(values["nodes"]), values["out"]
@@ -45,9 +48,12 @@ def run(words: list[str]) -> None:
         print(f"picture: {Path(out)}")
 
 
-def _read_nodes(text: str) -> int | list[int]:
-    """One set of nodes, or a ragged batch of several."""
-    lengths = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    remedy = "Pass a positive count, or several with commas."
-    require(min(lengths) >= 1, "show", "--nodes", "be at least 1", text, remedy)
-    return lengths[0] if len(lengths) == 1 else lengths
+def _read_nodes(text: str) -> Any:
+    """One set of nodes, or a ragged batch of several; each a count or a grid."""
+    from graphformer.patterns import Grid
+
+    shapes = [[int(size) if size.strip().isdecimal() else 0 for size in part.split("x")] for part in text.split(",")]
+    remedy = "Pass a positive count, a grid such as 8x12, or several with commas."
+    require(min(map(min, shapes)) >= 1, "show", "--nodes", "be at least 1", text, remedy)
+    sets = [shape[0] if len(shape) == 1 else Grid(*shape) for shape in shapes]
+    return sets[0] if len(sets) == 1 else sets

@@ -143,6 +143,8 @@ def test_show_draws_and_explains(capsys, tmp_path):
 
 
 def test_show_draws_with_text(capsys):
+    assert main(["show", "Axial()", "--nodes", "2x3"]) == 0
+    assert "6 queries attend to 6 keys by 24 edges" in capsys.readouterr().out
     assert main(["show", "Causal()", "--nodes", "2,1"]) == 0
     assert capsys.readouterr().out.endswith("\n██    \n████  \n    ██\n")
 
