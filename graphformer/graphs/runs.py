@@ -12,7 +12,7 @@ from graphformer._checks import require
 from graphformer.graphs.layout import expand_rows
 
 # A run costs as much memory as this many pairs in a list; and kernels walk a row's runs, this many on average at most.
-_PAIRS_OF_A_RUN, _RUNS_OF_A_ROW = 4, 8
+_PAIRS_OF_A_RUN, _RUNS_OF_A_ROW = 4, 32
 _PIECE = 2**20  # pairs that a rule is asked about at a time
 
 

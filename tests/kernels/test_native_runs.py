@@ -13,7 +13,19 @@ from graphformer.graphs.layout import Layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.side import Side
 from graphformer.kernels import Additive, native
-from graphformer.patterns import Blocks, Causal, Full, Global, Pattern, Random, Window
+from graphformer.patterns import (
+    BigBird,
+    Blocks,
+    Causal,
+    Full,
+    Global,
+    Grid,
+    Longformer,
+    Pattern,
+    Random,
+    ShiftedWindows,
+    Window,
+)
 
 pytestmark = pytest.mark.skipif(native.LIBRARY is None, reason="the library is not built")
 
@@ -95,6 +107,10 @@ def test_runs_give_the_bits_of_their_pairs(option: str, mask: torch.Tensor) -> N
         (Window(64) | Global(4) | Random(3, seed=0), 65_536),
         (~Blocks(65_000), 65_536),
         (Full() - Window(60), [100] * 650),
+        (Window(2, border="shift"), Grid(256, 256)),
+        (ShiftedWindows((16, 16)), Grid(256, 256)),
+        (Longformer(64, 4), 65_536),
+        (BigBird(64, 4, 3, seed=1), 65_536),
     ],
     ids=repr,
 )
