@@ -14,7 +14,6 @@ from typing import Any
 _RETURNS = {
     "gf_instruction_set": ctypes.c_char_p,
     "gf_problem_size": ctypes.c_int64,
-    "gf_ask_for_huge_pages": None,
     "gf_make_layout": ctypes.c_int32,
     "gf_transpose_layout": None,
     "gf_count_tiles": ctypes.c_int64,

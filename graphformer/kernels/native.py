@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from graphformer import _library
-from graphformer._library import address
 from graphformer.kernels.problem import Case, Options, Rows, Tensors
 
 _INPUT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -21,7 +20,6 @@ _NORMALIZERS = {"softmax": 0, "relu": 1, "sigmoid": 2}
 # Edges and rows in one chunk of work, and the most chunks: of a pass, and of one that keeps a table for each chunk,
 # where all tables together stay below a number of elements.
 _CHUNK_WORK, _MOST_CHUNKS, _MOST_TABLES, _TABLE_ELEMENTS = 4096, 256, 64, 2**22
-_LARGE = 2**22  # bytes of a result from which huge pages pay: a page fault every 4 KiB costs more than to write them
 
 
 class _Problem(ctypes.Structure):
@@ -286,9 +284,6 @@ class _Call:
     def output(self, name: str, *shape: int) -> Tensor:
         tensor = torch.empty(shape, dtype=self.dtype)
         self.set(name, tensor)
-        if tensor.nbytes >= _LARGE:
-            assert LIBRARY is not None
-            LIBRARY.gf_ask_for_huge_pages(address(tensor), ctypes.c_int64(tensor.nbytes))
         return tensor
 
     def tables(self, name: str, *shape: int) -> Tensor:

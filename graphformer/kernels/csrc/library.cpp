@@ -1,10 +1,6 @@
 // The library's face to Python: plain C, no Python and no torch inside.
 #include "problem.h"
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #define GF_DECLARE(name)                  \
     namespace name {                      \
     void forward(const Problem &);        \
@@ -51,19 +47,6 @@ int64_t gf_problem_size() { return sizeof(Problem); }
 const char *gf_instruction_set() { return choice().name; }
 void gf_forward(const Problem *problem) { choice().forward(*problem); }
 void gf_backward(const Problem *problem) { choice().backward(*problem); }
-
-// Asks for huge pages in memory that will be written for the first time: 512 times fewer page faults, and fewer misses
-// of the address cache for whoever gathers rows from it. A wish only: where it is refused, nothing changes.
-void gf_ask_for_huge_pages(void *start, int64_t bytes) {
-#ifdef __linux__
-    constexpr uintptr_t kPage = 4096;
-    const uintptr_t first = (reinterpret_cast<uintptr_t>(start) + kPage - 1) / kPage * kPage;
-    const uintptr_t last = (reinterpret_cast<uintptr_t>(start) + uintptr_t(bytes)) / kPage * kPage;
-    if (first < last) madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
-#else
-    (void)start, (void)bytes;
-#endif
-}
 
 // How many passes over the pairs the backward pass of a problem takes.
 int32_t gf_backward_passes(const Problem *problem) { return choice().passes(*problem); }
