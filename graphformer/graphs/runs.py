@@ -125,7 +125,7 @@ class KeyRuns:
         return before[self.ptr].diff()
 
     def are_few(self, num_pairs: int) -> bool:
-        """Whether the runs cost less than a list of their pairs, and rows so few that a pair's place is soon found."""
+        """Whether the runs cost less than a list of their pairs, and a row has few enough to be searched for a pair."""
         runs = self.start.numel()
         return runs * _PAIRS_OF_A_RUN <= num_pairs and runs <= _RUNS_OF_A_ROW * self.num_queries
 

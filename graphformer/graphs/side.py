@@ -41,7 +41,7 @@ class Side:
         self._by_query = by_query
         self._layout = layout
         self._ptr = None if runs is None else offsets(runs.degree)
-        self.num_pairs = layout.index.shape[0] if layout is not None else runs.num_pairs if runs is not None else 0
+        self.num_pairs = self.layout.index.shape[0] if runs is None else runs.num_pairs
         self._tiles: tuple[Tiles | None] | None = None  # in a tuple, once made
 
     @property

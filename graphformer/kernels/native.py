@@ -124,7 +124,7 @@ def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Ten
         edge_sum = call.output("edge_sum", num_rows, heads, tensors.edge_attr.shape[1])
     call.run("gf_forward")
     if edge_sum is not None and tensors.edge_value is not None:
-        out += _through(edge_sum, tensors.edge_value.to(out.dtype))
+        out += _through(edge_sum, tensors.edge_value.to(out.dtype), statistic)
     return out.to(tensors.query.dtype), statistic
 
 
@@ -175,11 +175,11 @@ def backward(
     if maps_key and tensors.edge_key is not None and "edge_query" in grads:
         through = grads.pop("edge_query")
         if needs.query:
-            grads["query"] += _through(through, tensors.edge_key.to(call.dtype))
+            grads["query"] += _through(through, tensors.edge_key.to(call.dtype), statistic)
         if needs.edge_key:
-            grads["edge_key"] = _outer(through, tensors.query.to(call.dtype))
+            grads["edge_key"] = _outer(through, tensors.query.to(call.dtype), statistic)
     if "edge_sum" in grads:
-        grads["edge_value"] = _outer(grads.pop("edge_sum"), real_grad)
+        grads["edge_value"] = _outer(grads.pop("edge_sum"), real_grad, statistic)
     return Tensors(
         *(  # type: ignore[arg-type]
             grads[name].to(tensor.dtype).contiguous() if name in grads and tensor is not None else None
@@ -188,20 +188,21 @@ def backward(
     )
 
 
-def _through(features: Tensor, maps: Tensor) -> Tensor:
+def _through(features: Tensor, maps: Tensor, statistic: Tensor) -> Tensor:
     """Features [N, H, F] by maps [F, H, D]; a row without pairs stays zero, whatever the maps hold."""
     product = torch.einsum("nhf,fhd->nhd", features, maps)
-    return product if _is_finite(maps) else product.masked_fill(_unused(features), 0)
+    return product if _is_finite(maps) else product.masked_fill(_is_empty(statistic), 0)
 
 
-def _outer(features: Tensor, nodes: Tensor) -> Tensor:
+def _outer(features: Tensor, nodes: Tensor, statistic: Tensor) -> Tensor:
     """Sum over the queries of features [N, H, F] times nodes [N, H, D]; NaN in a row without pairs does not enter."""
-    nodes = nodes if _is_finite(nodes) else nodes.masked_fill(_unused(features), 0)
+    nodes = nodes if _is_finite(nodes) else nodes.masked_fill(_is_empty(statistic), 0)
     return torch.einsum("nhf,nhd->fhd", features, nodes)
 
 
-def _unused(features: Tensor) -> Tensor:
-    return (features == 0).all(2, keepdim=True)
+def _is_empty(statistic: Tensor) -> Tensor:
+    """Which rows have no pairs, or none that is not removed. Takes `[N, H]`, gives `[N, H, 1]`, bool."""
+    return (statistic == -torch.inf).unsqueeze(2)
 
 
 def _is_finite(tensor: Tensor) -> bool:
