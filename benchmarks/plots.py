@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.case import BUILD, FORWARD, MEMORY, PER_EDGE
-from benchmarks.providers import OURS
+from benchmarks.providers import OURS, PROVIDERS
 from benchmarks.record import Record, Row, threads
 
 _OURS, _BEHIND, _PEER, _AIM = "#1b7f5c", "#b5482f", "#4c6a92", "#c08a00"
@@ -55,6 +55,8 @@ def _ratio(record: Record, row: Row) -> Bar | None:
         return None
     label = f"{row.case}, {_SHORT.get(row.measure, row.measure)}: {row.provider}"
     colour = _OURS if ratio.median >= 1 else _BEHIND
+    if row.provider in PROVIDERS and PROVIDERS[row.provider].leaves_out:  # a bound is no rival
+        colour = _PEER
     return Bar(label, ratio.p10, ratio.median, ratio.p90, row.aim, colour)
 
 
@@ -66,7 +68,7 @@ def _cost(row: Row) -> Bar:
 
 def _draw(axes: Any, bars: list[Bar], level: float | None) -> None:
     """Horizontal bars on a logarithmic axis, from `level` (or the left edge) to each value."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     ends = [end for bar in bars for end in (bar.low, bar.high, bar.aim, level) if end is not None and end > 0]
     left, right = min(ends) / 1.25, max(ends) * 1.25
@@ -84,7 +86,8 @@ def _draw(axes: Any, bars: list[Bar], level: float | None) -> None:
     if any(bar.aim is not None for bar in bars):
         axes.plot([], [], color=_AIM, linewidth=2.4, label="aim")
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, borderpad=0.1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if right / left < 300 else (1.0,)))
+    decades = LogLocator(subs=(1.0, 2.0, 5.0) if right / left < 300 else (1.0,))
+    axes.xaxis.set_major_locator(decades if right / left > 3 else MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
