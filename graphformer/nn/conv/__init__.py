@@ -1,0 +1,1 @@
+"""PyG's attention layers with the kernel inside: same constructor, same weights, same numbers."""
