@@ -119,6 +119,8 @@ template <class T, class Term = Product>
 void dot_heads(const T *const *a, const T *const *b, int count, int heads, int width, T *out, int stride,
                const Term &term = {}) {
     switch (width) {
+        case 1: return dot_rows<1>(a, b, count, heads, out, stride, term);
+        case 4: return dot_rows<4>(a, b, count, heads, out, stride, term);
         case 8: return dot_rows<8>(a, b, count, heads, out, stride, term);
         case 16: return dot_rows<16>(a, b, count, heads, out, stride, term);
         case 32: return dot_rows<32>(a, b, count, heads, out, stride, term);
@@ -160,6 +162,22 @@ inline void add_columns(T *sum, const T *weight, int stride, const T *const *a, 
     }
 }
 
+// The same for heads of one column, n heads at once: every column has a weight of its own.
+template <int n, class T, class Term>
+inline void add_numbers(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int c,
+                        int length, const Term &term) {
+    using V = Vector<T, n>;
+    for (; c + n <= length; c += n) {
+        V s = load<V>(sum + c);
+        for (int t = 0; t < count; t++)
+            s += load<V>(weight + t * stride + c) * term(load<V>(a[t] + c), load<V>(b[t] + c), c);
+        std::memcpy(sum + c, &s, sizeof(V));
+    }
+    if constexpr (n > 1) {
+        if (c < length) add_numbers<n / 2>(sum, weight, stride, a, b, count, c, length, term);
+    }
+}
+
 // One head of the sum takes in one weighted term.
 template <class T, class Term>
 inline void add_head(T *sum, T weight, const T *a, const T *b, int h, int width, const Term &term) {
@@ -173,6 +191,8 @@ void add_heads(T *sum, const T *weight, int stride, const T *const *a, const T *
                int width, const Term &term = {}) {
     const int length = heads * width;
     switch (width) {
+        case 1: return add_numbers<kLanes<T>>(sum, weight, stride, a, b, count, 0, length, term);
+        case 4: return add_columns<4, kSums>(sum, weight, stride, a, b, count, 0, length, term);
         case 8: return add_columns<8, kSums>(sum, weight, stride, a, b, count, 0, length, term);
         case 16: return add_columns<16, kSums>(sum, weight, stride, a, b, count, 0, length, term);
         case 32: return add_columns<32, kSums>(sum, weight, stride, a, b, count, 0, length, term);
