@@ -16,7 +16,7 @@ from graphformer.graphs import AttentionGraph
 from graphformer.graphs.side import Side
 from graphformer.graphs.tiles import serve
 from graphformer.kernels import checks, formula, native, reference
-from graphformer.kernels.ops import attend_op
+from graphformer.kernels.ops import call
 from graphformer.kernels.problem import Additive, Case, Options, Rows, ScoreFunction, Tensors
 
 BACKENDS = {"native": native, "reference": reference}  # in the order in which "auto" tries them
@@ -120,9 +120,9 @@ def attend(
     else:
         has_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
         rows = rows_of(graph, by_key=has_grad)
-    return attend_op(
+    return call(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
-    )[0]
+    )
 
 
 def rows_of(graph: AttentionGraph, by_key: bool) -> Rows:

@@ -278,7 +278,7 @@ class _Call:
                 self.set(name, tensor)
 
     def set(self, name: str, tensor: Tensor) -> None:
-        tensor = tensor.detach().contiguous()
+        tensor = tensor.contiguous()
         self.kept.append(tensor)
         setattr(self.problem, name, tensor.data_ptr())
 

@@ -7,10 +7,12 @@ backward operator is taken through the differentiable formula, so that second de
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from graphformer.kernels import formula, native, reference
 from graphformer.kernels.problem import Options, Rows, Tensors
@@ -18,6 +20,64 @@ from graphformer.kernels.problem import Options, Rows, Tensors
 _NUM_TENSORS = len(Tensors._fields)
 _NUM_SAVED = _NUM_TENSORS + len(Rows._fields) + 1  # and the seed: everything before the plain options
 _BACKENDS = {"native": native, "reference": reference}
+
+
+def call(*inputs: Any) -> Tensor:
+    """The result of `attend_op`, without the dispatcher where nothing but this process's autograd looks on.
+
+    The dispatcher of an operator with this many arguments costs as much as a small graph's attention does.
+    """
+    if is_watched(inputs[:_NUM_TENSORS]):
+        return attend_op(*inputs)[0]
+    return _Attend.apply(*inputs)[0]
+
+
+def is_watched(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a compiler, a tracer, a dispatch mode, torch.func or a tensor subclass must see the operator."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or any(tensor is not None and type(tensor) not in (Tensor, Parameter) for tensor in tensors)
+    )
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _forward(*inputs)
+        _save_forward(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, grad_out, _)
+
+
+def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+    tensors, rows, options, backend = _read(inputs)
+    with _without_autocast(tensors.query):
+        return _BACKENDS[backend].forward(tensors, rows, options)
+
+
+def _gradients(grad_out: Tensor, out: Tensor, statistic: Tensor, *inputs: Any) -> list[Tensor]:
+    tensors, rows, options, backend = _read(inputs[:-1])
+    needs = Tensors(*inputs[-1])
+    with _without_autocast(tensors.query):
+        grads = _BACKENDS[backend].backward(grad_out, out, statistic, tensors, rows, options, needs)
+    return [grad for grad in grads if grad is not None]
+
+
+def _read(inputs: Sequence[Any]) -> tuple[Tensors, Rows, Options, str]:
+    seed, score, negative_slope, normalizer, scale, dropout, backend = inputs[_NUM_SAVED - 1 :]
+    options = Options(score, negative_slope, normalizer, scale, dropout, seed)
+    return Tensors(*inputs[:_NUM_TENSORS]), Rows(*inputs[_NUM_TENSORS : _NUM_SAVED - 1]), options, backend
+
+
+def _without_autocast(tensor: Tensor) -> Any:
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 @torch.library.custom_op("graphformer::attend", mutates_args=())
@@ -59,17 +119,25 @@ def attend_op(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """out [N, H, Dv] and the row statistic [N, H]."""
-    tensors = Tensors(
-        query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
-    )
-    rows = Rows(
+    return _forward(
+        *(
+            query,
+            key,
+            value,
+            weight,
+            bias,
+            relation_bias,
+            relation_key,
+            relation_value,
+            edge_attr,
+            edge_key,
+            edge_value,
+        ),
         *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
         *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
         *(query_run_ptr, query_run_start, query_run_stop, key_run_ptr, key_run_start, key_run_stop),
+        *(seed, score, negative_slope, normalizer, scale, dropout, backend),
     )
-    options = Options(score, negative_slope, normalizer, scale, dropout, seed)
-    with torch.autocast(query.device.type, enabled=False):
-        return _BACKENDS[backend].forward(tensors, rows, options)
 
 
 @attend_op.register_fake
@@ -126,18 +194,26 @@ def attend_backward_op(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients that `needs` asks for, in the order of `Tensors`."""
-    tensors = Tensors(
-        query, key, value, weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_value
-    )
-    rows = Rows(
+    return _gradients(
+        *(grad_out, out, statistic),
+        *(
+            query,
+            key,
+            value,
+            weight,
+            bias,
+            relation_bias,
+            relation_key,
+            relation_value,
+            edge_attr,
+            edge_key,
+            edge_value,
+        ),
         *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
         *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
         *(query_run_ptr, query_run_start, query_run_stop, key_run_ptr, key_run_start, key_run_stop),
+        *(seed, score, negative_slope, normalizer, scale, dropout, backend, needs),
     )
-    options = Options(score, negative_slope, normalizer, scale, dropout, seed)
-    with torch.autocast(query.device.type, enabled=False):
-        grads = _BACKENDS[backend].backward(grad_out, out, statistic, tensors, rows, options, Tensors(*needs))  # type: ignore[arg-type]
-    return [grad for grad in grads if grad is not None]
 
 
 @attend_backward_op.register_fake
@@ -160,7 +236,10 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     out, statistic, *saved = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:_NUM_TENSORS])
-    grads = iter(attend_backward_op(grad_out, out, statistic, *saved, *ctx.options, needs) if any(needs) else ())
+    # A second derivative needs the operator's own gradient.
+    watched = torch.is_grad_enabled() or is_watched((grad_out, *saved[:_NUM_TENSORS]))
+    gradients = attend_backward_op if watched else _gradients
+    grads = iter(gradients(grad_out, out, statistic, *saved, *ctx.options, needs) if any(needs) else ())
     by_field = [next(grads) if need else None for need in needs]
     return (*by_field, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options)))
 
