@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.case import MEMORY, PER_EDGE
+from benchmarks.case import PER_EDGE, TIMED
 from benchmarks.plots import draw_family
 from benchmarks.providers import OURS, PROVIDERS
 from benchmarks.record import Record, Row, load, threads
@@ -28,12 +28,12 @@ def newest(results: Path) -> dict[Path, Record]:
         found = {path: load(path) for path in folder.glob("*.json")}
         best = max((_standing(record) for record in found.values()), default=None)
         records = {path: record for path, record in found.items() if _standing(record) == best}
-        last: dict[tuple[str, str], tuple[str, Path]] = {}
+        last: dict[tuple[str, str], tuple[str, str, Path]] = {}
         for path, record in records.items():
             for row in record.rows:
-                last[row.key[:2]] = max(last.get(row.key[:2], ("", path)), (row.date, path))
+                last[row.key[:2]] = max(last.get(row.key[:2], ("", "", path)), (row.date, record.run["date"], path))
         for path, record in sorted(records.items(), key=lambda item: (item[1].run["date"], item[0])):
-            record.rows = [row for row in record.rows if last[row.key[:2]][1] == path]
+            record.rows = [row for row in record.rows if last[row.key[:2]][2] == path]
             if record.rows:
                 out[path] = record
     return out
@@ -100,14 +100,18 @@ def _ratio_spread(row: Row, ratio: tuple[float, ...]) -> str:
 
 
 def _aim(row: Row) -> str:
-    return f"< {row.aim:g} bytes" if row.measure == PER_EDGE else f"{row.aim:g}"
+    if row.provider not in OURS:
+        return f"{row.aim:g}"
+    if row.measure == PER_EDGE:
+        return f"< {row.aim:g} bytes"
+    return f"< {row.aim:g} s" if row.measure in TIMED else f"< {(row.aim or 0) / 2**20:g} MiB"
 
 
 def reached(record: Record, row: Row) -> bool:
     """Whether the row's aim is reached."""
     if row.aim is None or row.status != "ran":
         return False
-    if row.measure == PER_EDGE:
+    if row.provider in OURS:
         return row.summary.median < row.aim
     ratio = record.ratio(row)
     return ratio is not None and ratio.median >= row.aim
@@ -117,7 +121,7 @@ def amount(measure: str, value: float, unit: str = "") -> tuple[str, str]:
     """A number and its unit: seconds as ms or s, bytes as MiB, bytes an edge as they are."""
     if measure == PER_EDGE:
         return f"{value:.1f}", "B/edge"
-    if measure == MEMORY:
+    if measure not in TIMED:
         return f"{value / 2**20:.1f}", "MiB"
     unit = unit or ("s" if value >= 10 else "ms")
     shown = value if unit == "s" else value * 1e3
