@@ -79,7 +79,7 @@ def _flex(case: Case, inputs: Laying) -> Run:
     assert formula is not None
     num_nodes, few = (nodes.num_nodes if isinstance(nodes, Grid) else nodes for nodes in (inputs.nodes, inputs.few))
     if num_nodes**2 > _MOST_ASKED:
-        raise CannotRun(f"it asks the formula about N^2 = {num_nodes**2:.0e} pairs, which takes minutes")
+        raise CannotRun(f"it asks the formula about N^2 = {num_nodes**2:.0e} pairs")
     torch.compiler.reset()  # each formula is a program of its own, and dynamo gives up on a function of too many
     compiled = torch.compile(create_block_mask, dynamic=False)
 

@@ -51,7 +51,7 @@ def test_the_gate_sees_other_pairs_and_another_count():
     assert gate.complaint(found, expected) == "out: 2 of 2 integers differ"
 
 
-@pytest.mark.parametrize("name", [case.name for case in CASES.values() if "flex-mask" in case.providers])
+@pytest.mark.parametrize("name", [case.name for case in laying(quick=False) if "flex-mask" in case.providers])
 def test_block_masks_hold_the_same_pairs(name, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     made = CASES[name].make()
@@ -76,10 +76,10 @@ def test_what_is_too_large_is_not_run_and_parts_of_our_work_are_ours_alone():
     assert told == {
         (ON, "native"): ("ran", ""),
         (BUILD, "native"): ("ran", ""),
-        (BUILD, "flex-mask"): ("not run", "it asks the formula about N^2 = 1e+12 pairs, which takes minutes"),
+        (BUILD, "flex-mask"): ("not run", "it asks the formula about N^2 = 1e+12 pairs"),
         (BUILD, "dense-mask"): ("not run", "a mask of N^2 bytes takes 1.02e+03 GiB"),
         (HELD, "native"): ("ran", ""),
-        (HELD, "flex-mask"): ("not run", "it asks the formula about N^2 = 1e+12 pairs, which takes minutes"),
+        (HELD, "flex-mask"): ("not run", "it asks the formula about N^2 = 1e+12 pairs"),
         (HELD, "dense-mask"): ("not run", "a mask of N^2 bytes takes 1.02e+03 GiB"),
     }
 
