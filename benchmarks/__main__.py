@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FAMILIES = ("irregular", "layers", "window", "full", "molecules", "training", "memory", "build")
+FAMILIES = ("irregular", "layers", "window", "full", "molecules", "training", "memory", "build", "patterns")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -82,16 +82,17 @@ def _measure(words: list[str]) -> int:
 
 def _tables(words: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks tables", description="Write TABLES.md and the pictures.")
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE.json", help="default: each machine's newest")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE.json", help="default: all, each case's newest")
     parser.add_argument("--out", type=Path, default=HERE / "results", metavar="DIR", help="where the results lie")
     parser.add_argument("--to", type=Path, default=HERE / "TABLES.md", metavar="FILE.md", help="what to write")
     args = parser.parse_args(words)
+    from benchmarks.record import load
     from benchmarks.tables import newest, write
 
-    paths = args.files or newest(args.out)
-    if not paths:
+    records = {path: load(path) for path in args.files} or newest(args.out)
+    if not records:
         parser.error(f"{args.out} must hold results; got none. Run python -m benchmarks first.")
-    write(paths, args.to)
+    write(records, args.to)
     print(f"written to {args.to}")
     return 0
 

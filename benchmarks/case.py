@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from graphformer.graphs import AttentionGraph
+from graphformer.patterns import Pattern
 
 FORWARD, BOTH = "forward", "forward+backward"
 MEMORY, PER_EDGE = "peak memory", "memory per edge"
 BUILD, EPOCH = "build", "epoch"
-TIMED = (FORWARD, BOTH, BUILD, EPOCH)  # in seconds; the other two are bytes
+ON, ON_MEMORY, BUILD_MEMORY, HELD = "on", "on, peak memory", "build, peak memory", "graph"
+TIMED = (FORWARD, BOTH, BUILD, EPOCH, ON)  # in seconds; the others are bytes
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,13 @@ class Case:
         measures: What is measured, of the words above.
         providers: Who is asked, in the order of the table.
         sizes: The sizes, for the reader; results of different sizes are never compared.
-        aims: measure -> provider -> how many times faster (or smaller) than it we want to be. For "memory per edge",
-            which is measured against no one, the bytes to stay below.
+        aims: measure -> provider -> how many times faster (or smaller) than it we want to be; for a provider of ours,
+            the seconds or bytes to stay below.
         work: measure -> the lower bound, in parts that follow one another.
         oracle: The provider whose numbers the others must give.
         needs_data: Whether `--root` must hold the data.
         most_repeats: Rounds at most, for what takes long.
+        ours_only: Measures of a part of our work that the others' has not.
     """
 
     family: str
@@ -56,6 +59,7 @@ class Case:
     oracle: str = "reference"
     needs_data: bool = False
     most_repeats: int = 1000
+    ours_only: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -128,6 +132,25 @@ class Building:
 
 
 @dataclass(frozen=True)
+class Laying:
+    """A pattern, and the nodes that it is laid over.
+
+    Attributes:
+        pattern: Who attends to whom.
+        nodes: Whatever `pattern.on` takes.
+        few: Nodes of the same kind, few enough to ask the pattern's formula about all their pairs.
+        count: Tells how many pairs the pattern has over `nodes`, in another way than by laying it.
+        formula: The same pairs as FlexAttention's `mask_mod(b, h, q, k)`, for `nodes` and `few` alike, or None.
+    """
+
+    pattern: Pattern
+    nodes: Any
+    few: Any
+    count: Callable[[], int]
+    formula: Callable[..., Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class Training:
     """A data set, ready to be passed once: batches, sizes of the model, and its first weights."""
 
@@ -149,7 +172,7 @@ class Run:
         leaves: What gradients are taken of, by the provider's names.
         grad_out: Where backward starts, laid out like the result.
         common: Brings {"out": ..., **gradients} to the oracle's names and shapes.
-        whole: What is timed instead, where it is no forward or backward.
+        actions: measure -> what it executes, where that is no forward or backward; for "graph", what tells the bytes.
         note: Something the reader of the table should know.
     """
 
@@ -157,14 +180,12 @@ class Run:
     leaves: dict[str, Tensor] = field(default_factory=dict)
     grad_out: Tensor | None = None
     common: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda named: named
-    whole: Callable[[], object] | None = None
+    actions: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     note: str = ""
 
     def action(self, measure: str) -> Callable[[], object]:
         """What one measurement of `measure` executes."""
-        if measure == FORWARD:
-            return self.only_forward
-        return self.whole if self.whole is not None else self.both
+        return self.actions.get(measure, self.only_forward if measure == FORWARD else self.both)
 
     def only_forward(self) -> Tensor:
         """The result, with nothing kept for a backward."""
@@ -185,7 +206,8 @@ class Provider:
         name: The word of `--provider` and of the tables.
         about: One line for the tables.
         why_not: (case, inputs' type, measure) -> the reason why it cannot, empty where it can.
-        prepare: Lays the inputs out as it likes them, outside of any timing.
+        prepare: Lays the inputs out as it likes them, outside of any timing. Raises CannotRun for inputs that it
+            cannot run at their size.
         leaves_out: Whether it does only a part of the work, as a bound for the others; the gate lets it pass.
     """
 
@@ -196,6 +218,10 @@ class Provider:
     leaves_out: bool = False
 
 
+class CannotRun(Exception):
+    """The message is the reason in the table."""
+
+
 def rows_in_order(*layouts: tuple[Tensor, Tensor]) -> Tensor:
     """Layouts (ptr, index) as one list of integers, each row ascending: its order is the maker's affair."""
     parts = []
@@ -203,6 +229,35 @@ def rows_in_order(*layouts: tuple[Tensor, Tensor]) -> Tensor:
         base = torch.repeat_interleave(ptr.diff()) * (int(index.max()) + 1)
         parts += [ptr.long(), torch.sort(base + index).values - base]
     return torch.cat(parts)
+
+
+def pair_counts(query: Tensor, key: Tensor, num_queries: int, num_keys: int) -> Tensor:
+    """How often each pair is listed. Takes `[E]` each, gives `[N, M]`."""
+    return torch.bincount(query.long() * num_keys + key.long(), minlength=num_queries * num_keys).view(-1, num_keys)
+
+
+def laying_run(
+    make: Callable[[], Any],
+    count: Callable[[Any], int],
+    held: Callable[[Any], int],
+    few_pairs: Callable[[], Tensor] | None = None,
+    note: str = "",
+) -> Run:
+    """The run of a peer who lays a pattern in one step.
+
+    Args:
+        make: Makes its mask or its edge list.
+        count: How many pairs that holds.
+        held: How many bytes.
+        few_pairs: The :func:`pair_counts` of the few nodes. None where the pairs are random, and its own.
+        note: As in :class:`Run`.
+    """
+
+    def common(named: dict[str, Tensor]) -> dict[str, Tensor]:
+        return named if few_pairs is None else {**named, "pairs": few_pairs().expand(2, -1, -1)}
+
+    actions = {BUILD: make, BUILD_MEMORY: make, HELD: lambda: held(make())}
+    return Run(lambda: torch.tensor([count(make())] * 2), common=common, actions=actions, note=note)
 
 
 def leaves_of(*tensors: Tensor) -> list[Tensor]:

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import inputs
 from benchmarks.case import BOTH, BUILD, EPOCH, FORWARD, MEMORY, PER_EDGE, Attention, Building, Case, Layer, Work
+from benchmarks.laying import laying
 from graphformer import patterns
 from graphformer.graphs import AttentionGraph
 
@@ -22,7 +23,7 @@ def all_cases(quick: bool = False, root: str | None = None) -> list[Case]:
         quick: Sizes that end in seconds.
         root: Folder with the OGB data, for the training family.
     """
-    makers = (irregular, layers, window, full, molecules, partial(training, root=root), memory, build)
+    makers = (irregular, layers, window, full, molecules, partial(training, root=root), memory, build, laying)
     return [case for maker in makers for case in maker(quick)]
 
 
@@ -126,7 +127,7 @@ def window(quick: bool) -> list[Case]:
                 ("native", "flex", "sdpa"),
                 f"N={length}, H=8, D=64, radius {radius}",
                 aims,
-                _tile_work(length, _window_pairs(length, radius), 512),
+                _tile_work(length, inputs.window_pairs(length, radius), 512),
                 oracle="dense",
             )
         )
@@ -140,7 +141,7 @@ def window(quick: bool) -> list[Case]:
                 ("native", "sdpa"),
                 f"N={length}, H=8, D=64, radius 128, {'32 buckets' if name == 't5' else 'linear'} bias by distance",
                 {},
-                _tile_work(length, _window_pairs(length, 128), 512),
+                _tile_work(length, inputs.window_pairs(length, 128), 512),
                 oracle="dense",
             )
         )
@@ -160,10 +161,6 @@ def window(quick: bool) -> list[Case]:
         )
     )
     return out
-
-
-def _window_pairs(length: int, radius: int) -> int:
-    return length * (2 * radius + 1) - radius * (radius + 1)
 
 
 def _window(radius: int, length: int) -> Attention:
@@ -327,7 +324,7 @@ def build(quick: bool) -> list[Case]:
             "window",
             lambda: Building("window", radius=128, lengths=window_lengths),
             ("native",),
-            f"radius 128 on N={window_lengths[0]}, E={_window_pairs(window_lengths[0], 128)}",
+            f"radius 128 on N={window_lengths[0]}, E={inputs.window_pairs(window_lengths[0], 128)}",
         ),
         (
             "full",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from benchmarks.case import TIMED
 from benchmarks.measure import percentile
 from benchmarks.providers import OURS
 from benchmarks.record import Record, Row
@@ -22,7 +23,7 @@ def drift(now: Record, base: Record) -> float:
     ratios = [
         row.summary.median / then.summary.median
         for row, then in _pairs(now, base)
-        if row.provider not in OURS and _comparable(row, then) and "memory" not in row.measure
+        if row.provider not in OURS and _comparable(row, then) and row.measure in TIMED
     ]
     return percentile(ratios, 0.5) if ratios else 1.0
 
@@ -39,7 +40,7 @@ def changes(now: Record, base: Record) -> list[Change]:
             why = f"was {then.status}, is {row.status}" if row.sizes == then.sizes else "other sizes"
             out.append(Change(row, float("nan"), why))
             continue
-        is_memory = "memory" in row.measure
+        is_memory = row.measure not in TIMED
         here = 1.0 if is_memory else whole
         mine, earlier = row.summary, then.summary
         slack = 1.05 if is_memory else 1.0

@@ -56,6 +56,23 @@ def molecule_bonds(count: int, seed: int = 0) -> list[tuple[int, Tensor]]:
     return out
 
 
+@lru_cache(maxsize=1)
+def molecule_batch(count: int) -> Any:
+    """Molecule-like graphs as one batch of PyG data, each edge once and in order, as `TwoHop` needs them."""
+    from torch_geometric.data import Data
+
+    bonds, lengths = molecule_union(molecule_bonds(count))
+    batch = torch.arange(count).repeat_interleave(torch.tensor(lengths))
+    return Data(edge_index=bonds, num_nodes=sum(lengths), batch=batch).coalesce()
+
+
+def points(count: int, spread: float = 1.0) -> Any:
+    """PyG data with points drawn evenly from a cube whose edge is `spread`."""
+    from torch_geometric.data import Data
+
+    return Data(pos=spread * torch.rand(count, 3, generator=torch.Generator().manual_seed(5)))
+
+
 def molecule_union(molecules: list[tuple[int, Tensor]]) -> tuple[Tensor, tuple[int, ...]]:
     """All bonds in one edge list, and the sizes of the molecules."""
     lengths = tuple(size for size, _ in molecules)
@@ -69,6 +86,11 @@ def attention(graph: AttentionGraph, heads: int, width: int, lengths: tuple[int,
     generator = torch.Generator().manual_seed(1)
     query, key, value, grad_out = torch.randn(4, graph.num_queries, heads, width, generator=generator)
     return Attention(query, key, value, grad_out, graph, lengths or (graph.num_queries,), **facts)
+
+
+def window_pairs(length: int, radius: int) -> int:
+    """Pairs of a window on a sequence that is longer than its radius."""
+    return length * (2 * radius + 1) - radius * (radius + 1)
 
 
 def relative_graph(radius: int, length: int) -> AttentionGraph:

@@ -1,7 +1,7 @@
-"""Peak memory of one provider on one case, in a process of its own: ``python -m benchmarks.peak CASE PROVIDER``.
+"""Peak memory of a provider on a case, in a process of its own: ``python -m benchmarks.peak CASE PROVIDER MEASURE``.
 
 Resident memory is read before; /proc/self/clear_refs resets the process's high-water mark; what the mark shows above
-after one forward and backward is what they took beside inputs, weights and graph.
+after what the measure names, one forward and backward or a building, is what it took beside its inputs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def why_not() -> str:
     return ""
 
 
-def extra_bytes(case: str, provider: str, *, quick: bool, threads: int) -> list[tuple[int, int]]:
-    """(edges, extra bytes) of one forward and backward, for each of the case's inputs, from a fresh process.
+def extra_bytes(case: str, provider: str, measure: str, *, quick: bool, threads: int) -> list[tuple[int, int]]:
+    """(edges, extra bytes) of what a measure executes, for each of the case's inputs, from a fresh process.
 
     Raises:
         RuntimeError: The process failed; the message is its last line.
     """
-    words = [sys.executable, "-m", "benchmarks.peak", case, provider, "--threads", str(threads)]
+    words = [sys.executable, "-m", "benchmarks.peak", case, provider, measure, "--threads", str(threads)]
     done = subprocess.run(
         words + ["--quick"] * quick,
         env={**os.environ, **_ALLOCATOR},
@@ -79,12 +79,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Peak memory of one provider on one case.")
     parser.add_argument("case")
     parser.add_argument("provider")
+    parser.add_argument("measure")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
 
     import torch
 
+    from benchmarks.case import Laying
     from benchmarks.cases import all_cases
     from benchmarks.providers import PROVIDERS
 
@@ -94,20 +96,24 @@ def main() -> None:
     inputs, points = case.make(), []
     makes = [lambda: inputs, *getattr(inputs, "more", ())]
     # Threads, tables of operators and the like are paid for on a few nodes before.
-    provider.prepare(case, _few(inputs)).both()
+    provider.prepare(case, _few(inputs)).action(args.measure)()
     for make in makes:
         made = make()
         run = provider.prepare(case, made)
-        points.append((made.graph.num_edges, extra_of(run.both)))
+        edges = 0 if isinstance(made, Laying) else made.graph.num_edges  # for a slope; a pattern's is not asked for
+        points.append((edges, extra_of(run.action(args.measure))))
     print(json.dumps(points))
 
 
 def _few(inputs: Any) -> Any:
-    """The same kind of inputs with four nodes in a ring."""
+    """The same kind of inputs with four nodes in a ring, or a pattern over its few nodes."""
     import torch
 
+    from benchmarks.case import Laying
     from graphformer.graphs import AttentionGraph
 
+    if isinstance(inputs, Laying):
+        return dataclasses.replace(inputs, nodes=inputs.few)
     place = torch.arange(4)
     graph = AttentionGraph.from_edge_index(torch.stack((place, place.roll(1))), num_nodes=4)
     names = {field.name for field in dataclasses.fields(inputs)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.case import BUILD, FORWARD, MEMORY, PER_EDGE
+from benchmarks.case import BUILD, BUILD_MEMORY, FORWARD, HELD, MEMORY, ON, ON_MEMORY, PER_EDGE
 from benchmarks.providers import OURS, PROVIDERS
 from benchmarks.record import Record, Row, threads
 
 _OURS, _BEHIND, _PEER, _AIM = "#1b7f5c", "#b5482f", "#4c6a92", "#c08a00"
+_COSTS = (PER_EDGE, BUILD, ON)  # drawn as they are; in their families the next are left to the table
+_BESIDE = (ON_MEMORY, BUILD_MEMORY, HELD)
 _SHORT = {FORWARD: "forward", MEMORY: "memory"}
 
 
@@ -27,13 +29,14 @@ class Bar(NamedTuple):
 def draw_family(record: Record, family: str, path: Path) -> bool:
     """Draw a family to `path`; False where nothing of it ran."""
     rows = [row for row in record.rows if row.family == family and row.status == "ran"]
-    are_costs = all(row.measure in (PER_EDGE, BUILD) for row in rows)
-    bars = [_cost(row) for row in rows] if are_costs else [bar for row in rows if (bar := _ratio(record, row))]
+    are_costs = all(row.measure in (*_COSTS, *_BESIDE) for row in rows)
+    costs = [row for row in rows if row.measure in _COSTS]
+    bars = _costs(costs) if are_costs else [bar for row in rows if (bar := _ratio(record, row))]
     if not bars:
         return False
     axis = "peer / ours: how many times faster (or smaller) ours is"
     if are_costs:
-        axis = "bytes an edge" if rows[0].measure == PER_EDGE else "milliseconds"
+        axis = "bytes an edge" if costs[0].measure == PER_EDGE else "milliseconds"
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "graphformer", "svg.fonttype": "none", "font.size": 9}):
@@ -60,10 +63,16 @@ def _ratio(record: Record, row: Row) -> Bar | None:
     return Bar(label, ratio.p10, ratio.median, ratio.p90, row.aim, colour)
 
 
-def _cost(row: Row) -> Bar:
-    scale = 1.0 if row.measure == PER_EDGE else 1e3
-    _, low, middle, high = (value * scale for value in row.summary)
-    return Bar(f"{row.case}: {row.provider}", low, middle, high, row.aim, _OURS if row.provider in OURS else _PEER)
+def _costs(rows: list[Row]) -> list[Bar]:
+    bars, tell_measure = [], len({row.measure for row in rows}) > 1
+    for row in rows:
+        scale = 1.0 if row.measure == PER_EDGE else 1e3
+        _, low, middle, high = (value * scale for value in row.summary)
+        label = f"{row.case}, {row.measure}: {row.provider}" if tell_measure else f"{row.case}: {row.provider}"
+        is_ours = row.provider in OURS
+        aim = row.aim * scale if is_ours and row.aim is not None else None
+        bars.append(Bar(label, low, middle, high, aim, _OURS if is_ours else _PEER))
+    return bars
 
 
 def _draw(axes: Any, bars: list[Bar], level: float | None) -> None:

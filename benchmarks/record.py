@@ -36,8 +36,8 @@ class Row:
         reason: Why it did not run, or what the gate saw.
         samples: Seconds a round, in the order of the rounds; or one number of bytes.
         bound_s: The least time anyone could take, or None.
-        aim: How many times faster or smaller than this provider we want to be; for "memory per edge", the bytes to
-            stay below; or None.
+        aim: How many times faster or smaller than this provider we want to be; for a provider of ours, the seconds or
+            bytes to stay below; or None.
         note: What else the reader should know.
         date: When it was measured.
     """

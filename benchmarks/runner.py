@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks import gate, measure, peak
-from benchmarks.case import BOTH, FORWARD, MEMORY, PER_EDGE, TIMED, Case, Provider, Run
+from benchmarks.case import BOTH, FORWARD, HELD, PER_EDGE, TIMED, CannotRun, Case, Provider, Run
 from benchmarks.providers import OURS, PROVIDERS
 from benchmarks.record import Row, today
 
@@ -51,17 +51,18 @@ def run_case(
             continue
         try:
             runs[provider.name], verdicts[provider.name] = _gated(case, provider, inputs, expected)
+        except CannotRun as reason:
+            verdicts[provider.name] = f"not run: {reason}"
         except Exception as error:  # noqa: BLE001 - whatever a rival raises is a row of the table, and ends no run
             verdicts[provider.name] = f"failed: {type(error).__name__}: {_one_line(error)}"
     del expected
     rows = []
     for measured in case.measures:
-        able = {
-            p.name: runs[p.name] for p in providers if not verdicts.get(p.name, "-") and not p.why_not(case, measured)
-        }
+        asked = [p for p in providers if p.name in OURS or measured not in case.ours_only]
+        able = {p.name: runs[p.name] for p in asked if not verdicts.get(p.name, "-") and not p.why_not(case, measured)}
         samples = _samples(case, measured, able, min(repeats, case.most_repeats), quick, threads)
         bound = measure.bound_seconds(case.work[measured], peaks) if measured in case.work else None
-        for provider in providers:
+        for provider in asked:
             row = _row(case, measured, provider, verdicts, samples.get(provider.name))
             row.bound_s = bound
             row.note = runs[provider.name].note if provider.name in runs else ""
@@ -99,6 +100,8 @@ def _samples(
     if measured in TIMED:
         actions = {name: run.action(measured) for name, run in able.items()}
         return {**measure.in_rounds(actions, repeats, _BUDGET_S[quick])}
+    if measured == HELD:
+        return {name: [float(run.action(HELD)())] for name, run in able.items()}  # type: ignore[arg-type]
     reason = peak.why_not()
     out: dict[str, list[float] | str] = {}
     for name in able:
@@ -106,7 +109,7 @@ def _samples(
             out[name] = f"not run: {reason}"
             continue
         try:
-            points = peak.extra_bytes(case.key, name, quick=quick, threads=threads)
+            points = peak.extra_bytes(case.key, name, measured, quick=quick, threads=threads)
             out[name] = [peak.slope(points) if measured == PER_EDGE else float(points[0][1])]
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             out[name] = f"failed: {_one_line(error)}"
@@ -135,8 +138,9 @@ def _line(row: Row) -> str:
     if row.status != "ran":
         return head + f"{row.status} ({row.reason})"
     summary = row.summary
-    if row.measure in (MEMORY, PER_EDGE):
-        return head + (f"{summary.median / 2**20:.1f} MiB" if row.measure == MEMORY else f"{summary.median:.1f} bytes")
+    if row.measure not in TIMED:
+        per_edge = row.measure == PER_EDGE
+        return head + (f"{summary.median:.1f} bytes" if per_edge else f"{summary.median / 2**20:.1f} MiB")
     of_bound = f", {row.bound_s / summary.median:.0%} of the bound" if row.bound_s and row.provider in OURS else ""
     return head + f"{summary.median * 1e3:.2f} ms (minimum {summary.minimum * 1e3:.2f}){of_bound}"
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.case import Building, Case, Provider, Run, rows_in_order
+from benchmarks.case import BUILD, Building, Case, Provider, Run, rows_in_order
 
 _ABOUT = {
     "torch-sort": "torch.sort (stable) and bincount, by query and by key",
@@ -27,7 +27,7 @@ def _prepare(name: str, case: Case, inputs: Building) -> Run:
         query_ptr, query_index, key_ptr, key_index = build()
         return rows_in_order((query_ptr, query_index), (key_ptr, key_index))
 
-    return Run(rows, whole=build)
+    return Run(rows, actions={BUILD: build})
 
 
 def _pairs(inputs: Building) -> tuple[Tensor, int]:

@@ -15,6 +15,11 @@ from benchmarks.case import FORWARD, Attention, Case, Provider, Run
 def _why_not(case: Case, measure: str) -> str:
     if measure != FORWARD:
         return "FlexAttention has no backward on the CPU"
+    return compiler_missing()
+
+
+def compiler_missing() -> str:
+    """Why torch.compile cannot run here; empty if it can."""
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
         return "torch.compile finds no C++ compiler"
     return ""

@@ -8,10 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Attention, Building, Case, Layer, Provider, Run, Training, leaves_of, rows_in_order
+from benchmarks.case import (
+    BUILD,
+    BUILD_MEMORY,
+    HELD,
+    ON,
+    ON_MEMORY,
+    Attention,
+    Building,
+    Case,
+    Layer,
+    Laying,
+    Provider,
+    Run,
+    Training,
+    leaves_of,
+    pair_counts,
+    rows_in_order,
+)
 from benchmarks.providers.training import TrainingModel, training_run
 from graphformer import patterns
+from graphformer.cost.pairs import pairs_of_graph
 from graphformer.graphs import AttentionGraph
+from graphformer.graphs.describe import num_bytes
 from graphformer.kernels import attend, explain
 
 
@@ -31,7 +50,7 @@ def _prepare(backend: str, case: Case, inputs: Any) -> Run:
     if isinstance(inputs, Training):
         model = TrainingModel(inputs, lambda layer: OurLayer(layer, backend))
         return training_run(model, inputs, lambda batch: patterns.Edges().on(batch))
-    return _build(inputs)
+    return _lay(inputs) if isinstance(inputs, Laying) else _build(inputs)
 
 
 def _make_layouts(graph: AttentionGraph) -> None:
@@ -152,7 +171,36 @@ def _build(inputs: Building) -> Run:
         graph = build()
         return rows_in_order(graph.by_query[:2], graph.by_key[:2])
 
-    return Run(rows, whole=build)
+    return Run(rows, actions={BUILD: build})
+
+
+def _lay(inputs: Laying) -> Run:
+    def on() -> AttentionGraph:
+        return inputs.pattern.on(inputs.nodes)
+
+    def build() -> AttentionGraph:
+        return on().prepare()
+
+    def counts() -> Tensor:
+        graph = build()
+        return torch.tensor([graph.query_side.num_pairs, graph.key_side.num_pairs])
+
+    def common(named: dict[str, Tensor]) -> dict[str, Tensor]:
+        graph = inputs.pattern.on(inputs.few)
+        (query_ptr, key, _), (key_ptr, query, _) = graph.by_query, graph.by_key
+        size = graph.num_queries, graph.num_keys
+        by_query = pair_counts(torch.repeat_interleave(query_ptr.diff()), key, *size)
+        by_key = pair_counts(query, torch.repeat_interleave(key_ptr.diff()), *size)
+        return {**named, "pairs": torch.stack((by_query, by_key))}
+
+    graph = on()
+    bytes_laid = num_bytes((*graph.query_side.tensors(), graph.relation, graph.own_edge))
+    pairs = pairs_of_graph(graph)
+    bytes_built = pairs.row_bytes + pairs.transposed_bytes + pairs.tile_bytes
+    each = (f"{held / max(graph.num_edges, 1):.2g}" for held in (bytes_laid, bytes_built))
+    note = "{:,} pairs, {} bytes each after `on` and {} prepared".format(graph.num_edges, *each)
+    actions = {ON: on, BUILD: build, ON_MEMORY: on, BUILD_MEMORY: build, HELD: lambda: bytes_built}
+    return Run(counts, common=common, actions=actions, note=note)
 
 
 def _prepare_without(case: Case, inputs: Layer | Training) -> Run:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import BatchNorm1d, Embedding, Linear, Module, ModuleList
 from torch.nn.functional import one_hot
 
-from benchmarks.case import Run, Training
+from benchmarks.case import EPOCH, Run, Training
 from benchmarks.inputs import layer
 from graphformer.graphs import AttentionGraph
 
@@ -80,4 +80,4 @@ def training_run(model: TrainingModel, inputs: Training, structure_of: Callable[
             optimizer.step()
 
     note = f"{sum(p.numel() for p in model.parameters()):,} parameters"
-    return Run(lambda: judged(first, structure_of(first)), judged.named, grad_out, common, epoch, note)
+    return Run(lambda: judged(first, structure_of(first)), judged.named, grad_out, common, {EPOCH: epoch}, note)

@@ -69,6 +69,33 @@ def test_tables_and_pictures_come_from_the_files_alone(record, tmp_path):
     assert (tmp_path / picture).read_text() == drawn
 
 
+def test_of_several_records_each_case_is_told_by_the_newest(record, tmp_path):
+    results = tmp_path / "results"
+    for day, commit, cases in ((1, "aaa", "rmat slope"), (3, "ccc", "slope"), (2, "bbb", "rmat")):
+        measured = copy.deepcopy(record)
+        measured.run.update(commit=commit, date=f"2026-01-0{day}")
+        measured.rows = [row for row in measured.rows if row.case in cases]
+        for row in measured.rows:
+            row.date = f"2026-01-0{day}"
+        save(measured, place(results, measured))
+    found = tables.newest(results)
+    assert [(path.stem, {row.case for row in kept.rows}) for path, kept in found.items()] == [
+        ("bbb", {"rmat"}),
+        ("ccc", {"slope"}),
+    ]
+    assert main(["tables", "--out", str(results), "--to", str(tmp_path / "TABLES.md")]) == 0
+    text = (tmp_path / "TABLES.md").read_text()
+    assert text.index("commit bbb") < text.index("| rmat |") < text.index("commit ccc") < text.index("| slope |")
+    assert "commit aaa" not in text
+    # One family in two records has two pictures.
+    folder = results / "a-chip-avx2-2-threads"
+    assert "rmat, forward: pyg" in (folder / "irregular.svg").read_text()
+    assert "slope: native" in (folder / "irregular-ccc.svg").read_text()
+    # Named files are taken as they are.
+    assert main(["tables", str(folder / "aaa.json"), "--to", str(tmp_path / "one.md")]) == 0
+    assert "commit aaa" in (tmp_path / "one.md").read_text()
+
+
 def test_the_command_from_end_to_end(tmp_path, capsys):
     words = ["--quick", "--case", "molecules/bonds", "--provider", "native", "pyg", "--repeats", "2", "--threads", "1"]
     assert main([*words, "--out", str(tmp_path)]) == 0
