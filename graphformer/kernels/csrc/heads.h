@@ -114,6 +114,28 @@ inline void dot_rows(const T *const *a, const T *const *b, int count, int heads,
     for (int t = 0; t < count; t++) dot_row<W, kLanes<T>>(a[t], b[t], 0, heads, out + t * stride, term);
 }
 
+// The sum of term(a, b) over the columns c .. stop, any number of them: vectors of n, then of half as many, down to one.
+template <int n, class T, class Term>
+GF_INLINE T dot_columns(const T *a, const T *b, int c, int stop, const Term &term) {
+    T total = 0;
+    if (c + n <= stop) {
+        using V = Vector<T, n>;
+        V v[1] = {term(load<V>(a + c), load<V>(b + c), c)};
+        for (c += n; c + n <= stop; c += n) v[0] += term(load<V>(a + c), load<V>(b + c), c);
+        fold<n, 1, n>(v);
+        total = v[0][0];
+    }
+    if constexpr (n > 1) {
+        if (c < stop) total += dot_columns<n / 2>(a, b, c, stop, term);
+    }
+    return total;
+}
+
+template <class T>
+inline T dot(const T *a, const T *b, int n) {
+    return dot_columns<kLanes<T>>(a, b, 0, n, Product{});
+}
+
 // out[t * stride + h] = sum over the columns of head h of term(a[t], b[t]), for `count` pairs of rows
 template <class T, class Term = Product>
 void dot_heads(const T *const *a, const T *const *b, int count, int heads, int width, T *out, int stride,
@@ -128,12 +150,8 @@ void dot_heads(const T *const *a, const T *const *b, int count, int heads, int w
         case 128: return dot_rows<128>(a, b, count, heads, out, stride, term);
     }
     for (int t = 0; t < count; t++)
-        for (int h = 0; h < heads; h++) {
-            T sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int c = h * width; c < (h + 1) * width; c++) sum += term(a[t][c], b[t][c], c);
-            out[t * stride + h] = sum;
-        }
+        for (int h = 0; h < heads; h++)
+            out[t * stride + h] = dot_columns<kLanes<T>>(a[t], b[t], h * width, (h + 1) * width, term);
 }
 
 // Columns c.. of sum [heads, W] take in those of `count` weighted terms, n vectors of them in registers.
@@ -162,27 +180,51 @@ inline void add_columns(T *sum, const T *weight, int stride, const T *const *a, 
     }
 }
 
-// The same for heads of one column, n heads at once: every column has a weight of its own.
-template <int n, class T, class Term>
-inline void add_numbers(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int c,
-                        int length, const Term &term) {
+// The same for any columns c .. stop: those of one head, whose weight they share, or of heads of one column each, whose
+// weights lie side by side.
+template <int n, bool kShared, class T, class Term>
+inline void add_any(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int c, int stop,
+                    const Term &term) {
     using V = Vector<T, n>;
-    for (; c + n <= length; c += n) {
+    for (; c + n <= stop; c += n) {
         V s = load<V>(sum + c);
-        for (int t = 0; t < count; t++)
-            s += load<V>(weight + t * stride + c) * term(load<V>(a[t] + c), load<V>(b[t] + c), c);
-        std::memcpy(sum + c, &s, sizeof(V));
+        for (int t = 0; t < count; t++) {
+            const T *w = weight + t * stride;
+            const V found = term(load<V>(a[t] + c), load<V>(b[t] + c), c);
+            if constexpr (kShared) s += *w * found;
+            else s += load<V>(w + c) * found;
+        }
+        store(sum + c, s);
     }
     if constexpr (n > 1) {
-        if (c < length) add_numbers<n / 2>(sum, weight, stride, a, b, count, c, length, term);
+        if (c < stop) add_any<n / 2, kShared>(sum, weight, stride, a, b, count, c, stop, term);
     }
 }
 
 // One head of the sum takes in one weighted term.
 template <class T, class Term>
 inline void add_head(T *sum, T weight, const T *a, const T *b, int h, int width, const Term &term) {
-#pragma omp simd
-    for (int c = h * width; c < (h + 1) * width; c++) sum[c] += weight * term(a[c], b[c], c);
+    add_any<kLanes<T>, true>(sum, &weight, 0, &a, &b, 1, h * width, (h + 1) * width, term);
+}
+
+// sum [width] += weight[h] * table[h] over the rows of a table [heads, width], from column c on
+template <int n, class T>
+inline void add_table(T *sum, const T *weight, const T *table, int heads, int width, int c) {
+    using V = Vector<T, n>;
+    for (; c + n <= width; c += n) {
+        V s = load<V>(sum + c);
+        for (int h = 0; h < heads; h++) s += weight[h] * load<V>(table + h * width + c);
+        store(sum + c, s);
+    }
+    if constexpr (n > 1) {
+        if (c < width) add_table<n / 2>(sum, weight, table, heads, width, c);
+    }
+}
+
+// a += w b, for n numbers
+template <class T>
+inline void add_scaled(T *a, T w, const T *b, int n) {
+    add_any<kLanes<T>, true>(a, &w, 0, &b, &b, 1, 0, n, Second{});
 }
 
 // sum[h] += weight[t * stride + h] * term(a[t], b[t]) over `count` pairs of rows
@@ -191,7 +233,7 @@ void add_heads(T *sum, const T *weight, int stride, const T *const *a, const T *
                int width, const Term &term = {}) {
     const int length = heads * width;
     switch (width) {
-        case 1: return add_numbers<kLanes<T>>(sum, weight, stride, a, b, count, 0, length, term);
+        case 1: return add_any<kLanes<T>, false>(sum, weight, stride, a, b, count, 0, length, term);
         case 4: return add_columns<4, kSums>(sum, weight, stride, a, b, count, 0, length, term);
         case 8: return add_columns<8, kSums>(sum, weight, stride, a, b, count, 0, length, term);
         case 16: return add_columns<16, kSums>(sum, weight, stride, a, b, count, 0, length, term);
@@ -199,8 +241,8 @@ void add_heads(T *sum, const T *weight, int stride, const T *const *a, const T *
         case 64: return add_columns<64, kSums>(sum, weight, stride, a, b, count, 0, length, term);
         case 128: return add_columns<128, kSums>(sum, weight, stride, a, b, count, 0, length, term);
     }
-    for (int t = 0; t < count; t++)
-        for (int h = 0; h < heads; h++) add_head(sum, weight[t * stride + h], a[t], b[t], h, width, term);
+    for (int h = 0; h < heads; h++)
+        add_any<kLanes<T>, true>(sum, weight + h, stride, a, b, count, h * width, (h + 1) * width, term);
 }
 
 }  // namespace GF_NAMESPACE

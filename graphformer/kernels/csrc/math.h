@@ -1,4 +1,4 @@
-// Scalars and short sums, written so that the compiler lays them down vector lanes.
+// Scalar functions, written so that the compiler lays them down vector lanes.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -54,19 +54,5 @@ GF_INLINE float logarithm(float x) {
     return x < std::numeric_limits<float>::infinity() ? result : x;
 }
 inline double logarithm(double x) { return std::log(x); }
-
-template <class T>
-inline T dot(const T *a, const T *b, int n) {
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int c = 0; c < n; c++) sum += a[c] * b[c];
-    return sum;
-}
-
-template <class T>
-inline void add_scaled(T *a, T w, const T *b, int n) {
-#pragma omp simd
-    for (int c = 0; c < n; c++) a[c] += w * b[c];
-}
 
 }  // namespace GF_NAMESPACE

@@ -95,8 +95,13 @@ struct QueryRows : Rows<T> {
             const QueryGrads<T> sums = output(b.first_row + r);
             clear(sums);
             add_pairs(sums, chunk, from, to);
-            if (sums.query) this->scale_steps(sums.query);
+            scale(sums);
         });
+    }
+
+    void scale(const QueryGrads<T> &sums) const {
+        if (sums.query) this->scale_steps(sums.query);
+        for (int l = 0; sums.edge_query && l < H * F; l++) sums.edge_query[l] *= T(p.scale);
     }
 
     // The gradients of a long row, or a part of it, whose delta is known.
@@ -110,7 +115,7 @@ struct QueryRows : Rows<T> {
             this->block_steps();
             add_pairs(sums, chunk, 0, b.count);
         }
-        if (sums.query) this->scale_steps(sums.query);
+        scale(sums);
     }
 
     void clear(const QueryGrads<T> &sums) const {
@@ -127,15 +132,50 @@ struct QueryRows : Rows<T> {
                 T *table = real(p.grad_weight) + chunk * H * D;
                 this->add_rows(table, b.step, b.query, b.key, D, from, to, ValueTerm<decltype(f)>{f});
             });
-        for (int t = from; wants_pairs && t < to; t++) spread_pair(t, b.node[t], chunk, sums);
+        // Nothing is removed: what edge features take part in is summed over pairs or heads in registers.
+        const bool whole = F && !b.has_removed;
+        if (whole) spread_features(sums, from, to);
+        const bool left = !whole || p.grad_bias || p.grad_relation_bias || p.grad_relation_value || p.grad_relation_key ||
+                          p.score != kDot;
+        for (int t = from; wants_pairs && left && t < to; t++) spread_pair(t, b.node[t], chunk, sums, !whole);
     }
 
-    // What one pair adds beyond the plain gradient of its query.
-    void spread_pair(int t, int64_t i, int64_t chunk, const QueryGrads<T> &sums) {
+    // What edge features give, and their own gradient; for the additive score without what comes through its key.
+    void spread_features(const QueryGrads<T> &sums, int from, int to) {
+        const T *kept = b.weight, *step = b.step;
+        if (p.has_dropout && wants_values) {
+            T *product = b.statistic;  // no longer asked for
+            for (int l = from * P; l < to * P; l++) product[l] = b.weight[l] * b.scale[l];
+            kept = product;
+        }
+        const T *attr[kBlock];
+        for (int t = from; t < to; t++) attr[t] = real(p.edge_attr) + b.edge[t] * F;
+        const auto add = [&](T *sum, const T *weight) {
+            for (int h = 0; sum && h < H; h++)
+                add_any<kLanes<T>, true>(sum + h * F, weight + from * P + h, P, attr + from, attr + from, to - from, 0, F,
+                                         Second{});
+        };
+        add(sums.edge_sum, kept);
+        if (p.score == kDot) add(sums.edge_query, step);
+        if (!p.grad_edge_attr) return;
+        for (int t = from; t < to; t++) {
+            T *grad = real(p.grad_edge_attr) + b.edge[t] * F;
+            std::fill(grad, grad + F, T(0));
+            const int64_t row = b.node[t] * H * F;
+            if (p.score == kDot && p.edge_query) {
+                add_table<kLanes<T>>(grad, step + t * P, real(p.edge_query) + row, H, F, 0);
+                for (int f = 0; f < F; f++) grad[f] *= T(p.scale);
+            }
+            if (p.edge_grad) add_table<kLanes<T>>(grad, kept + t * P, real(p.edge_grad) + row, H, F, 0);
+        }
+    }
+
+    // What one pair adds beyond the plain gradient of its query; `features`: also through its edge features.
+    void spread_pair(int t, int64_t i, int64_t chunk, const QueryGrads<T> &sums, bool features) {
         const int64_t e = b.edge[t], r = p.relation ? p.relation[e] : 0, table = (chunk * p.num_relations + r) * H;
         const T *attr = F ? real(p.edge_attr) + e * F : nullptr;
         T *grad_attr = p.grad_edge_attr ? real(p.grad_edge_attr) + e * F : nullptr;
-        if (grad_attr) std::fill(grad_attr, grad_attr + F, T(0));
+        if (grad_attr && features) std::fill(grad_attr, grad_attr + F, T(0));
         for (int h = 0; h < H; h++) {
             const T g = b.step[t * P + h];
             if (p.grad_bias) real(p.grad_bias)[e * H + h] = g;
@@ -143,10 +183,10 @@ struct QueryRows : Rows<T> {
             if (p.grad_relation_bias) real(p.grad_relation_bias)[table + h] += g;
             if (wants_values) {
                 const T kept = p.has_dropout ? b.weight[t * P + h] * b.scale[t * P + h] : b.weight[t * P + h];
-                if (sums.edge_sum) add_scaled(sums.edge_sum + h * F, kept, attr, F);
+                if (sums.edge_sum && features) add_scaled(sums.edge_sum + h * F, kept, attr, F);
                 if (p.grad_relation_value)
                     add_scaled(real(p.grad_relation_value) + (table + h) * V, kept, b.grad[t] + h * V, V);
-                if (grad_attr && p.edge_grad) add_scaled(grad_attr, kept, real(p.edge_grad) + (i * H + h) * F, F);
+                if (grad_attr && features && p.edge_grad) add_scaled(grad_attr, kept, real(p.edge_grad) + (i * H + h) * F, F);
             }
             if (p.score != kDot) {
                 additive_pair(t, h, chunk, table, attr, grad_attr);
@@ -155,7 +195,8 @@ struct QueryRows : Rows<T> {
             const T step = g * T(p.scale);
             if (p.grad_relation_key)
                 add_scaled(real(p.grad_relation_key) + (table + h) * D, step, b.query[t] + h * D, D);
-            if (sums.edge_query) add_scaled(sums.edge_query + h * F, step, attr, F);
+            if (!features) continue;
+            if (sums.edge_query) add_scaled(sums.edge_query + h * F, g, attr, F);
             if (grad_attr && p.edge_query) add_scaled(grad_attr, step, real(p.edge_query) + (i * H + h) * F, F);
         }
     }
@@ -245,15 +286,24 @@ struct KeyRows : Rows<T> {
             }
     }
 
+    // The rows of numbers [.., length] that the pairs to come have at their queries.
+    void ask_for(const void *numbers, int64_t start, int length) const {
+        constexpr int32_t type = sizeof(T) == 8 ? kFloat64 : kFloat32;
+        for (int t = 0; t < b.count; t++)
+            prefetch_row(numbers, type, p.query_index, p.wide_index, start + t + kAhead, p.num_edges, length);
+    }
+
     // alpha of a block of pairs
     void load_block(const Range &range, int64_t start) {
         this->open(range, start);
         this->set_own(p.key, H * D, own_key, b.key);
         this->set_own(p.value, H * V, own_value, b.value);
         std::copy(b.other, b.other + b.count, b.node);
-        for (int t = 0; this->side.index && t < b.count; t++)
-            prefetch_row(p.delta, sizeof(T) == 8 ? kFloat64 : kFloat32, p.query_index, p.wide_index, start + t + kAhead,
-                         p.num_edges, 2 * H);
+        if (this->side.index) {
+            ask_for(p.delta, start, 2 * H);
+            if (p.edge_query) ask_for(p.edge_query, start, H * F);
+            if (p.edge_grad) ask_for(p.edge_grad, start, H * F);
+        }
         read_records();
         if (p.key_run_ptr) set_edges_of_runs();
         else this->set_edges(p.key_edge_id, start);
