@@ -22,6 +22,7 @@ _HOME = {
     "laplacian_eigenvectors": "structure",
     "positions": "encodings",
     "random_walk_probabilities": "structure",
+    "scaled_dot_product_attention": "functional",
 }
 __all__ = sorted(_HOME)
 
