@@ -14,6 +14,7 @@ _HOME = {
     "LaplacianEncoding": "encodings",
     "LearnedClusters": "learned_clusters",
     "LearnedEncoding": "encodings",
+    "MultiheadAttention": "multihead_attention",
     "RandomWalkEncoding": "encodings",
     "SinusoidalEncoding": "encodings",
     "SortedBlocks": "sorted_blocks",

@@ -88,13 +88,14 @@ def share(graph: AttentionGraph, num_sets: int) -> AttentionGraph:
     return _shared[graph][1]
 
 
-def bias_of(mask: Tensor, graph: AttentionGraph, num_queries: int, num_keys: int) -> Tensor:
-    """What a mask adds to the scores of a graph's pairs, which stay inside equal sets.
+def bias_of(mask: Tensor, query: Tensor, key: Tensor, num_queries: int, num_keys: int) -> Tensor:
+    """What a mask adds to the scores of pairs inside equal sets.
 
     Args:
         mask: Boolean, False removes the pair; or floating, added to the score. Shape `[B, H, N, M]`, where any of the
             four may be 1; what is 1 is not expanded, and neither is its gradient.
-        graph: Over B * N queries and B * M keys, set after set.
+        query: The queries of the pairs, counted set after set. Shape `[E]`, int64, in [0, B * N).
+        key: Their keys. Shape `[E]`, int64, in [0, B * M).
         num_queries: N.
         num_keys: M.
 
@@ -102,13 +103,12 @@ def bias_of(mask: Tensor, graph: AttentionGraph, num_queries: int, num_keys: int
         Shape `[E, H]`, or `[E]` where H is 1; floating.
 
     Example:
-        >>> graph = AttentionGraph.from_dense(torch.tensor([[True, True], [False, True]]))
-        >>> bias_of(torch.tensor([[True, False]]).view(1, 1, 1, 2), graph, 2, 2)
+        >>> mask = torch.tensor([[True, False]]).view(1, 1, 1, 2)
+        >>> bias_of(mask, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2, 2)
         tensor([0., -inf, -inf])
     """
-    key, query = graph.edge_index
-    places = [query // num_queries, query % num_queries, key % num_keys]
     sizes = [mask.shape[0], *mask.shape[2:]]
+    places = [query // num_queries, query % num_queries, key % num_keys]
     places = [torch.zeros_like(key) if size == 1 else place for size, place in zip(sizes, places, strict=True)]
     found = mask[places[0], :, places[1], places[2]]
     if found.dtype == torch.bool:

@@ -88,7 +88,8 @@ def scaled_dot_product_attention(
         graph = share(_fitting(pattern, num_keys, num_queries), num_sets)
     bias = None
     if attn_mask is not None:
-        bias = bias_of(_as_four(attn_mask, batch, num_queries, num_keys), graph, num_queries, num_keys)
+        keys, queries = graph.edge_index
+        bias = bias_of(_as_four(attn_mask, batch, num_queries, num_keys), queries, keys, num_queries, num_keys)
     rows = [
         side.expand(*batch, -1, -1).reshape(num_sets, heads, *side.shape[-2:]).transpose(1, 2).flatten(0, 1)
         for side in (query, key, value)
