@@ -10,6 +10,7 @@ _HOME = {
     "FeedForward": "feed_forward",
     "GATConv": "conv.gat_conv",
     "GATv2Conv": "conv.gatv2_conv",
+    "GPSConv": "conv.gps_conv",
     "GraphAttention": "attention",
     "LaplacianEncoding": "encodings",
     "LearnedClusters": "learned_clusters",
