@@ -23,6 +23,7 @@ __all__ = [
     "models",
     "nn",
     "patterns",
+    "scaled_dot_product_attention",
     "testing",
     "train",
 ]
@@ -36,6 +37,7 @@ _HOME = {
     "Estimate": "cost",
     "estimate": "cost",
     "GraphformerError": "_errors",
+    "scaled_dot_product_attention": "nn",
 }
 
 

@@ -10,10 +10,12 @@ _HOME = {
     "FeedForward": "feed_forward",
     "GATConv": "conv.gat_conv",
     "GATv2Conv": "conv.gatv2_conv",
+    "GPSConv": "conv.gps_conv",
     "GraphAttention": "attention",
     "LaplacianEncoding": "encodings",
     "LearnedClusters": "learned_clusters",
     "LearnedEncoding": "encodings",
+    "MultiheadAttention": "multihead_attention",
     "RandomWalkEncoding": "encodings",
     "SinusoidalEncoding": "encodings",
     "SortedBlocks": "sorted_blocks",
@@ -22,6 +24,7 @@ _HOME = {
     "laplacian_eigenvectors": "structure",
     "positions": "encodings",
     "random_walk_probabilities": "structure",
+    "scaled_dot_product_attention": "functional",
 }
 __all__ = sorted(_HOME)
 

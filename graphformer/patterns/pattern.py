@@ -91,12 +91,13 @@ class Pattern:
 
     # ---------------------------------------------------------------- views
 
-    def on(self, nodes: Nodes) -> AttentionGraph:
+    def on(self, nodes: Nodes, *, within: KeyRuns | None = None) -> AttentionGraph:
         """The attention graph of the pattern over node sets, ordered by query, keys ascending.
 
         Args:
             nodes: A count, a :class:`Grid`, a list of these, PyG data, a dict of named parts, or a tuple
                 (key nodes, query nodes).
+            within: The pairs that are left of the pattern's, by global ids; None: all.
 
         Returns:
             A graph on the nodes' device. It carries `relation` where the pattern is labelled, and `own_edge` where a
@@ -113,7 +114,8 @@ class Pattern:
         """
         num_relations = self.num_relations
         sets = read_nodes(nodes, repr(self))
-        return make_graph(self._lower(sets), sets, num_relations)
+        terms = self._lower(sets) if within is None else self._lower_within(sets, within)
+        return make_graph(terms, sets, num_relations)
 
     def lower(self, nodes: Nodes) -> list[Term]:
         """The terms of the pattern: runs of keys and explicit pairs, see :mod:`graphformer.patterns`.

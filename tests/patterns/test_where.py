@@ -146,3 +146,12 @@ def test_further_arguments_may_have_defaults():
 def test_refusals(make, message):
     with pytest.raises(GraphformerError, match=message):
         make()
+
+
+@pytest.mark.parametrize("pattern", [Full().as_relation(1), Global(1) | Window(3), Where(is_near)], ids=repr)
+def test_a_region_limits_the_graph_and_the_questions(pattern):
+    region = Blocks(2).lower([5, 4])[0].runs
+    assert pattern.on([5, 4], within=region) == (pattern & Blocks(2)).on([5, 4])
+    counted = Counted(lambda query, key: query <= key)
+    Where(counted).on([5, 4], within=region)
+    assert counted.asked == region.num_pairs < 41

@@ -1,0 +1,116 @@
+"""Batches of sequences as node sets: the graph of a pattern over them, and masks as the bias of its pairs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from graphformer.graphs import AttentionGraph
+from graphformer.patterns import Pattern
+from graphformer.patterns.pattern import Nodes
+
+Lengths = tuple[int, ...]
+
+_NUM_GRAPHS = 8  # a model has a few patterns, over the sizes of a few batches
+
+
+def lay(pattern: Pattern, key_lengths: Lengths, query_lengths: Lengths, device: torch.device) -> AttentionGraph:
+    """The graph of a pattern over sets of these lengths: one node set where both sides are as long, else two.
+
+    The last few graphs are kept by the pattern's value, which says all: a pattern is a pure function of its nodes.
+
+    Example:
+        >>> from graphformer.patterns import Window
+        >>> graph = lay(Window(1), (3, 3), (3, 3), torch.device("cpu"))
+        >>> graph
+        AttentionGraph(6 nodes, 14 edges, density 38.9%, 0 duplicates, 0 empty rows)
+        >>> lay(Window(1), (3, 3), (3, 3), torch.device("cpu")) is graph
+        True
+    """
+    if torch.compiler.is_compiling() or not has_hash(pattern):
+        return pattern.on(nodes_of(key_lengths, query_lengths)).to(device)
+    return _lay_once(pattern, key_lengths, query_lengths, device)
+
+
+@lru_cache(_NUM_GRAPHS)
+def _lay_once(pattern: Pattern, key_lengths: Lengths, query_lengths: Lengths, device: torch.device) -> AttentionGraph:
+    with torch.inference_mode(False):  # training may come after the evaluation that made the graph
+        return pattern.on(nodes_of(key_lengths, query_lengths)).to(device).prepare()
+
+
+def nodes_of(key_lengths: Lengths, query_lengths: Lengths) -> Nodes:
+    """Sets of these lengths, as patterns read them.
+
+    Example:
+        >>> nodes_of((2, 3), (2, 3)), nodes_of((2, 3), (4, 4))
+        ([2, 3], ([2, 3], [4, 4]))
+    """
+    queries = list(query_lengths)
+    return queries if key_lengths == query_lengths else (list(key_lengths), queries)
+
+
+def has_hash(pattern: Pattern) -> bool:
+    """Whether a graph can be kept for a pattern: one of the user's own may have a field without a hash.
+
+    Example:
+        >>> from graphformer.patterns import Window
+        >>> has_hash(Window(1))
+        True
+    """
+    try:
+        hash(pattern)
+    except TypeError:
+        return False
+    return True
+
+
+_shared = WeakIdKeyDictionary()  # graph -> its last union; a union holds tensors of its own
+
+
+def share(graph: AttentionGraph, num_sets: int) -> AttentionGraph:
+    """The graph of sets that share one graph; the last one is kept as long as the graph lives.
+
+    Example:
+        >>> graph = AttentionGraph.from_dense(torch.ones(2, 3).bool())
+        >>> share(graph, 4)
+        AttentionGraph(12 keys, 8 queries, 24 edges, density 25.0%, 0 duplicates, 0 empty rows)
+    """
+    if num_sets == 1:
+        return graph
+    if torch.compiler.is_compiling():
+        return AttentionGraph.union([graph] * num_sets)
+    if graph not in _shared or _shared[graph][0] != num_sets:
+        with torch.inference_mode(False):
+            _shared[graph] = num_sets, AttentionGraph.union([graph] * num_sets).prepare()
+    return _shared[graph][1]
+
+
+def bias_of(mask: Tensor, query: Tensor, key: Tensor, num_queries: int, num_keys: int) -> Tensor:
+    """What a mask adds to the scores of pairs inside equal sets.
+
+    Args:
+        mask: Boolean, False removes the pair; or floating, added to the score. Shape `[B, H, N, M]`, where any of the
+            four may be 1; what is 1 is not expanded, and neither is its gradient.
+        query: The queries of the pairs, counted set after set. Shape `[E]`, int64, in [0, B * N).
+        key: Their keys. Shape `[E]`, int64, in [0, B * M).
+        num_queries: N.
+        num_keys: M.
+
+    Returns:
+        Shape `[E, H]`, or `[E]` where H is 1; floating.
+
+    Example:
+        >>> mask = torch.tensor([[True, False]]).view(1, 1, 1, 2)
+        >>> bias_of(mask, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2, 2)
+        tensor([0., -inf, -inf])
+    """
+    sizes = [mask.shape[0], *mask.shape[2:]]
+    places = [query // num_queries, query % num_queries, key % num_keys]
+    places = [torch.zeros_like(key) if size == 1 else place for size, place in zip(sizes, places, strict=True)]
+    found = mask[places[0], :, places[1], places[2]]
+    if found.dtype == torch.bool:
+        found = torch.zeros(found.shape, device=found.device).masked_fill_(~found, -torch.inf)
+    return found.squeeze(1) if found.shape[1] == 1 else found
