@@ -18,6 +18,10 @@ _RETURNS = {
     "gf_transpose_layout": None,
     "gf_count_tiles": ctypes.c_int64,
     "gf_fill_tiles": None,
+    "gf_join_runs": ctypes.c_int64,
+    "gf_combine_runs": ctypes.c_int64,
+    "gf_count_pairs": None,
+    "gf_list_keys": None,
 }
 
 

@@ -99,5 +99,4 @@ def _run_bytes(runs: KeyRuns) -> int:
 
 def _serve_runs(runs: KeyRuns) -> tuple[Served, int]:
     tiles: Tiles | None = make_tiles_of_runs(runs) if runs.ptr.device.type == "cpu" else None
-    ptr = torch.nn.functional.pad(runs.degree.cumsum(0), (1, 0))
-    return serve(tiles, ptr), num_bytes(tiles or ())
+    return serve(tiles, runs.pair_ptr), num_bytes(tiles or ())

@@ -103,8 +103,7 @@ def expand_rows(ptr: Tensor, num_edges: int) -> Tensor:
         >>> expand_rows(torch.tensor([0, 2, 2, 3]), 3)
         tensor([0, 0, 2])
     """
-    rows = torch.arange(ptr.numel() - 1, device=ptr.device)
-    return torch.repeat_interleave(rows, ptr.diff(), output_size=num_edges)
+    return torch.repeat_interleave(ptr.diff(), output_size=num_edges)
 
 
 def within_rows(ptr: Tensor, num_edges: int) -> Tensor:
@@ -121,7 +120,8 @@ def within_rows(ptr: Tensor, num_edges: int) -> Tensor:
 
 @torch.library.custom_op("graphformer::layout", mutates_args=())
 def _layout_op(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tuple[Tensor, Tensor, Tensor]:
-    return _sort(row, other, num_rows, num_others)[:3]
+    ptr, index, edge_id, in_order = _sort(row, other, num_rows, num_others)
+    return ptr, index, torch.arange(row.numel(), out=edge_id) if in_order else edge_id
 
 
 @_layout_op.register_fake
@@ -150,7 +150,7 @@ def _(ptr: Tensor, index: Tensor, edge_id: Tensor | None, num_others: int) -> tu
 
 
 def _sort(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """The sorted layout, and whether the edges were in order."""
+    """The sorted layout, and whether the edges were in order; their ids are not written then."""
     num_edges, dtype = row.numel(), index_dtype(max(num_rows, num_others))
     if _native(row):
         if row.dtype != other.dtype:

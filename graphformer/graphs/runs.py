@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from graphformer._checks import require
-from graphformer.graphs.layout import expand_rows
+from graphformer.graphs import sweep
+from graphformer.graphs.layout import Layout, expand_rows, index_dtype, offsets, transpose_layout
 
 # A run costs as much memory as this many pairs in a list; and kernels walk a row's runs, this many on average at most.
 _PAIRS_OF_A_RUN, _RUNS_OF_A_ROW = 4, 32
@@ -55,12 +56,20 @@ class KeyRuns:
         """
         start, stop = start.clamp(min=0), stop.clamp(max=num_keys)
         kept = start < stop
-        ptr = torch.zeros(start.numel() + 1, dtype=torch.int64, device=start.device)
-        torch.cumsum(kept, 0, out=ptr[1:])
-        return cls(ptr, start[kept], stop[kept], num_keys)
+        return cls(offsets(kept), start[kept], stop[kept], num_keys)
 
     @classmethod
-    def from_runs(cls, query: Tensor, start: Tensor, stop: Tensor, num_queries: int, num_keys: int) -> KeyRuns:
+    def from_runs(
+        cls,
+        query: Tensor,
+        start: Tensor,
+        stop: Tensor,
+        num_queries: int,
+        num_keys: int,
+        *,
+        count: Tensor | None = None,
+        step: Tensor | None = None,
+    ) -> KeyRuns:
         """Runs of any rows in any order; they may be empty, touch or overlap.
 
         Args:
@@ -69,28 +78,15 @@ class KeyRuns:
             stop: One past its last key. Shape `[R]`, int64, at most num_keys.
             num_queries: Number of queries N.
             num_keys: Number of keys M.
+            count: How often each run comes, every time `step` keys further on. Shape `[R]`, int64. Default: once.
+            step: Shape `[R]`, int64, not negative; needed with `count`. The last run that it leads to is in range too.
 
         Example:
             >>> row, start = torch.tensor([1, 0, 1]), torch.tensor([2, 0, 0])
             >>> KeyRuns.from_runs(row, start, start + 2, num_queries=2, num_keys=4)
             KeyRuns(2 queries, 4 keys, 2 runs, 6 pairs)
         """
-        base = query * (num_keys + 1)
-        first, last = base + start, base + stop
-        kept = start < stop
-        if bool(kept.all()) and bool((first[1:] > last[:-1]).all()):  # as they should be: nothing to order or join
-            ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=query.device)
-            torch.cumsum(torch.bincount(query, minlength=num_queries), 0, out=ptr[1:])
-            return cls(ptr, start, stop, num_keys)
-        first, last = first[kept], last[kept]
-        if not bool((first[1:] >= first[:-1]).all()):
-            first, order = first.sort()
-            last = last[order]
-        reach = last.cummax(0).values
-        edge = torch.ones(first.numel() + 1, dtype=torch.bool, device=first.device)
-        edge[1:-1] = first[1:] > reach[:-1]
-        ends = torch.stack((first[edge[:-1]], reach[edge[1:]]), dim=1).flatten()
-        return cls._from_ends(ends, num_queries, num_keys)
+        return cls(*sweep.join(query, start, stop, count, step, num_queries, num_keys), num_keys)
 
     @classmethod
     def from_pairs(cls, query: Tensor, key: Tensor, num_queries: int, num_keys: int) -> KeyRuns:
@@ -102,10 +98,7 @@ class KeyRuns:
             num_queries: Number of queries N.
             num_keys: Number of keys M.
         """
-        code = query * (num_keys + 1) + key
-        if not bool((code[1:] > code[:-1]).all()):
-            code = code.unique()
-        return cls._from_ends(_ends_of(code), num_queries, num_keys)
+        return cls(*sweep.join_pairs(query, key, num_queries, num_keys), num_keys)
 
     @property
     def num_queries(self) -> int:
@@ -115,37 +108,50 @@ class KeyRuns:
     @property
     def num_pairs(self) -> int:
         """Number of pairs that the runs hold."""
-        return int((self.stop - self.start).sum())
+        return int(self.stop.sum() - self.start.sum())
 
     @property
     def degree(self) -> Tensor:
         """Number of keys of each query. Shape `[N]`, int64."""
-        before = torch.zeros(self.start.numel() + 1, dtype=torch.int64, device=self.ptr.device)
-        torch.cumsum(self.stop - self.start, 0, out=before[1:])
-        return before[self.ptr].diff()
+        return self.pair_ptr.diff()
+
+    @property
+    def pair_ptr(self) -> Tensor:
+        """Offsets of the rows' pairs. Shape `[N + 1]`, int64; counted anew at each call."""
+        return sweep.count_pairs(self.ptr, self.start, self.stop)
 
     def are_few(self, num_pairs: int) -> bool:
         """Whether the runs cost less than a list of their pairs, and a row has few enough to be searched for a pair."""
         runs = self.start.numel()
         return runs * _PAIRS_OF_A_RUN <= num_pairs and runs <= _RUNS_OF_A_ROW * self.num_queries
 
-    def keys(self, num_pairs: int | None = None) -> Tensor:
-        """The keys of all rows, row after row, ascending in each. Shape `[num_pairs]`, int64; counted if not told."""
-        length = self.stop - self.start
-        total = int(length.sum()) if num_pairs is None else num_pairs
-        shift = self.start - (length.cumsum(0) - length)
-        return torch.repeat_interleave(shift, length, output_size=total).add_(torch.arange(total, device=shift.device))
+    def layout(self, num_pairs: int | None = None) -> Layout:
+        """All pairs listed, their ids the positions.
+
+        Args:
+            num_pairs: Their number; counted if not told.
+
+        Example:
+            >>> row = torch.arange(3)
+            >>> KeyRuns.from_ranges(row, row + 2, num_keys=4).layout()
+            Layout(ptr=tensor([0, 2, 4, 6]), index=tensor([0, 1, 1, 2, 2, 3], dtype=torch.int32), edge_id=None)
+        """
+        index = self._keys(index_dtype(max(self.num_queries, self.num_keys)), num_pairs)
+        return Layout(self.pair_ptr, index, None)
 
     def expand(self) -> tuple[Tensor, Tensor]:
         """All pairs as (query, key), sorted by query, then key. Two tensors of shape `[num_pairs]`, int64."""
-        key = self.keys()
-        rows = torch.arange(self.num_queries, device=key.device)
-        return torch.repeat_interleave(rows, self.degree, output_size=key.numel()), key
+        key = self._keys(torch.int64)
+        return expand_rows(self.pair_ptr, key.numel()), key
+
+    def _keys(self, dtype: torch.dtype, num_pairs: int | None = None) -> Tensor:
+        total = self.num_pairs if num_pairs is None else num_pairs
+        return sweep.list_keys(self.ptr, self.start, self.stop, total, dtype)
 
     def contains(self, query: Tensor, key: Tensor) -> Tensor:
         """Which of the given pairs lie in a run. Takes and gives shape `[E]`; bool."""
         code = query * (self.num_keys + 1) + key
-        return _inside(self._ends(), code)
+        return sweep.inside(sweep.ends(*self._held, self.num_keys), code)
 
     def union(self, other: KeyRuns) -> KeyRuns:
         """The pairs of either."""
@@ -176,11 +182,12 @@ class KeyRuns:
         """
         parts = [self.ptr[:0]]
         for query, key in self._pieces():
-            parts.append(_ends_of((query * (self.num_keys + 1) + key)[rule(query, key)]))
+            parts.append(sweep.ends_of((query * (self.num_keys + 1) + key)[rule(query, key)]))
         ends = torch.cat(parts)
         joint = torch.zeros(ends.numel() + 1, dtype=torch.bool, device=ends.device)
         joint[1:-1] = ends[1:] == ends[:-1]  # a run that was cut between two pieces
-        return KeyRuns._from_ends(ends[~(joint[1:] | joint[:-1])], self.num_queries, self.num_keys)
+        ends = ends[~(joint[1:] | joint[:-1])]
+        return KeyRuns(*sweep.from_ends(ends, self.num_queries, self.num_keys), self.num_keys)
 
     def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All pairs in order, a bounded number at a time, however long a run is."""
@@ -213,31 +220,13 @@ class KeyRuns:
         after = torch.cat((self.ptr[1:], self.ptr[-1:]))
         above = KeyRuns(before, self.start[: before[-1]], self.stop[: before[-1]], self.num_keys)
         below = KeyRuns(after - after[0], self.start[after[0] :], self.stop[after[0] :], self.num_keys)
-        start, key = self.difference(above).expand()
-        last, last_key = self.difference(below).expand()
-        ptr = torch.zeros(self.num_keys + 1, dtype=torch.int64, device=key.device)
-        torch.cumsum(torch.bincount(key, minlength=self.num_keys), 0, out=ptr[1:])
-        order, last_order = torch.argsort(key, stable=True), torch.argsort(last_key, stable=True)
-        return KeyRuns(ptr, start[order], last[last_order] + 1, self.num_queries)
+        ptr, start, _ = transpose_layout(self.difference(above).layout(), self.num_keys)
+        last = transpose_layout(self.difference(below).layout(), self.num_keys).index
+        return KeyRuns(ptr, start.long(), last.long().add_(1), self.num_queries)
 
     def __repr__(self) -> str:
         runs = self.start.numel()
         return f"KeyRuns({self.num_queries} queries, {self.num_keys} keys, {runs} runs, {self.num_pairs} pairs)"
-
-    # All rows on one line: row i holds the positions i * (M + 1) + key. The spare position at a row's end keeps runs of
-    # neighbouring rows from touching, so that a set of pairs is a strictly ascending list of end points.
-    def _ends(self) -> Tensor:
-        base = expand_rows(self.ptr, self.start.numel()) * (self.num_keys + 1)
-        return torch.stack((base + self.start, base + self.stop), dim=1).flatten()
-
-    @classmethod
-    def _from_ends(cls, ends: Tensor, num_queries: int, num_keys: int) -> KeyRuns:
-        width = num_keys + 1
-        start, stop = ends.view(-1, 2).unbind(1)
-        row = start // width
-        ptr = torch.zeros(num_queries + 1, dtype=torch.int64, device=ends.device)
-        torch.cumsum(torch.bincount(row, minlength=num_queries), 0, out=ptr[1:])
-        return cls(ptr, start - row * width, stop - row * width, num_keys)
 
     def _combine(self, other: KeyRuns, rule: Callable[[Tensor, Tensor], Tensor]) -> KeyRuns:
         sizes = [(runs.num_queries, runs.num_keys) for runs in (self, other)]
@@ -249,34 +238,8 @@ class KeyRuns:
             f"{sizes[1][0]} and {sizes[1][1]}",
             "Combine runs over the same node sets.",
         )
-        return KeyRuns._from_ends(_sweep(self._ends(), other._ends(), rule), self.num_queries, self.num_keys)
+        return KeyRuns(*sweep.combine(self._held, other._held, rule, self.num_keys), self.num_keys)
 
-
-def _ends_of(code: Tensor) -> Tensor:
-    """End points of strictly ascending positions."""
-    edge = torch.ones(code.numel() + 1, dtype=torch.bool, device=code.device)
-    edge[1:-1] = code[1:] != code[:-1] + 1
-    return torch.stack((code[edge[:-1]], code[edge[1:]] + 1), dim=1).flatten()
-
-
-def _inside(ends: Tensor, point: Tensor) -> Tensor:
-    """Whether each point lies in a run: it does where an odd number of end points is at or before it."""
-    return torch.searchsorted(ends, point, right=True) % 2 == 1
-
-
-def _sweep(a: Tensor, b: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """End points of the set that ``rule`` makes of two sets, each a strictly ascending list of end points."""
-    # Merging two sorted lists by rank is several times faster than sorting them together.
-    count_b, rank_a = torch.arange(b.numel(), device=b.device), torch.arange(a.numel(), device=a.device)
-    place_a = rank_a + torch.searchsorted(b, a)
-    a_before_b = torch.searchsorted(a, b, right=True)
-    place_b = count_b + a_before_b
-    point = a.new_empty(a.numel() + b.numel())
-    point[place_a], point[place_b] = a, b
-    # The state from each point on. Points at the same place get the same state, so only one of them can be a change.
-    state = torch.empty_like(point, dtype=torch.bool)
-    state[place_a] = rule(rank_a % 2 == 0, _inside(b, a))
-    state[place_b] = rule(a_before_b % 2 == 1, count_b % 2 == 0)
-    before = torch.zeros_like(state)
-    before[1:] = state[:-1]
-    return point[state != before]
+    @property
+    def _held(self) -> sweep.Runs:
+        return self.ptr, self.start, self.stop

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer.graphs.layout import Layout, index_dtype, offsets, transpose_layout
+from graphformer.graphs.layout import Layout, transpose_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.tiles import Tiles, make_tiles, make_tiles_of_runs
 
@@ -40,7 +40,7 @@ class Side:
         self.runs = runs
         self._by_query = by_query
         self._layout = layout
-        self._ptr = None if runs is None else offsets(runs.degree)
+        self._ptr = None if runs is None else runs.pair_ptr
         self.num_pairs = self.layout.index.shape[0] if runs is None else runs.num_pairs
         self._tiles: tuple[Tiles | None] | None = None  # in a tuple, once made
 
@@ -59,12 +59,10 @@ class Side:
         """The pairs, enumerated."""
         if self._layout is None:
             assert self.runs is not None
-            assert self._ptr is not None
             if self._by_query is not None:
                 self._layout = transpose_layout(self._by_query.layout, self.num_rows)
                 return self._layout
-            dtype = index_dtype(max(self.num_rows, self.num_others))
-            self._layout = Layout(self._ptr, self.runs.keys(self.num_pairs).to(dtype), None)
+            self._layout = self.runs.layout(self.num_pairs)
         return self._layout
 
     @property

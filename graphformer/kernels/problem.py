@@ -117,7 +117,7 @@ class Rows(NamedTuple):
         if self.key_index is not None:
             return self
         runs = KeyRuns(self.query_run_ptr, self.query_run_start, self.query_run_stop, num_keys)  # type: ignore[arg-type]
-        return Rows(self.ptr, runs.keys(), None, self.relation)
+        return Rows(self.ptr, runs.layout().index, None, self.relation)
 
 
 class Options(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphformer._checks import require
 from graphformer.graphs.runs import KeyRuns
-from graphformer.patterns.grid import lattice_runs, turns
+from graphformer.patterns.grid import lattice_runs
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern, check_whole
 from graphformer.patterns.terms import RunTerm, Term
@@ -71,11 +71,9 @@ class Axial(Pattern):
                 after.append((begin + count * stride, width - count, stride, one))
         lines = before + after[::-1]
         begin, count, stride, length = (torch.stack(held, 1).flatten() for held in zip(*lines, strict=True))
-        line, turn = turns(count)
-        key = begin[line] + stride[line] * turn
-        return [
-            RunTerm(KeyRuns.from_runs(line // len(lines), key, key + length[line], sets.num_queries, sets.num_keys))
-        ]
+        query = torch.arange(sets.num_queries, device=sets.device).repeat_interleave(len(lines))
+        stop, sizes = begin + length, (sets.num_queries, sets.num_keys)
+        return [RunTerm(KeyRuns.from_runs(query, begin, stop, *sizes, count=count, step=stride))]
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         differs = sets.query_place[query] != sets.key_place[key]

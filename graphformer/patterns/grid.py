@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphformer._checks import require
 from graphformer.graphs.runs import KeyRuns
+from graphformer.graphs.sweep import turns
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -105,7 +106,7 @@ def lattice_runs(
 ) -> KeyRuns:
     """The keys of each query whose place on every axis is one of `first + step * t`, t in [0, count).
 
-    All axes but the last are enumerated; the last one is a run where its step is 1.
+    All axes but the last are enumerated; the last one is a run where its step is 1, and else single keys.
 
     Args:
         start: The first key of each query's set. Shape `[N]`, int64.
@@ -118,31 +119,26 @@ def lattice_runs(
     """
     # Lines are what is left to place: at first a line a query, then one for each place on the axes so far. What lies
     # beneath a line are the keys before it in its set, counted in steps of the axes to come.
-    num_queries, last_is_run = start.numel(), step[-1] == 1
+    num_queries, last = start.numel(), step[-1]
     query, beneath = torch.arange(num_queries, device=start.device), torch.zeros_like(start)
     axes = list(zip(shape.unbind(1), first.unbind(1), count.unbind(1), step, strict=True))
-    for size, begin, length, stride in axes[:-1] if last_is_run else axes:
+    for size, begin, length, stride in axes if wrap and last != 1 else axes[:-1]:
         line, turn = turns(length[query])
         query = query[line]
         place = begin[query] + stride * turn
         beneath = beneath[line] * size[query] + (place % size[query] if wrap else place)
-    if not last_is_run:
+    if wrap and last != 1:
         return KeyRuns.from_runs(query, low := start[query] + beneath, low + 1, num_queries, num_keys)
     size, begin, length = (column[query] for column in axes[-1][:3])
     low = beneath.mul_(size).add_(start[query])
+    if last != 1:
+        begin, every = begin + low, torch.full_like(low, last)
+        return KeyRuns.from_runs(query, begin, begin + 1, num_queries, num_keys, count=length, step=every)
     if not wrap:
         begin = begin + low
         return KeyRuns.from_runs(query, begin, begin + length, num_queries, num_keys)
     begin = begin % size.clamp(min=1)
     stop = begin + length
     # What reaches over the end comes in at the beginning.
-    begins, ends = torch.cat((low + begin, low)), torch.cat((low + stop.minimum(size), low + stop - size))
-    return KeyRuns.from_runs(torch.cat((query, query)), begins, ends, num_queries, num_keys)
-
-
-def turns(count: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, turn), turn in [0, count[row]), for each row in order. Two tensors of shape `[sum of count]`, int64."""
-    total = int(count.sum())
-    row = torch.repeat_interleave(count, output_size=total)
-    before = count.cumsum(0) - count
-    return row, torch.arange(total, device=count.device) - before[row]
+    begins, ends = torch.stack((low, low + begin), 1), torch.stack((low + stop - size, low + stop.minimum(size)), 1)
+    return KeyRuns.from_runs(query.repeat_interleave(2), begins.flatten(), ends.flatten(), num_queries, num_keys)

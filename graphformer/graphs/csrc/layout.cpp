@@ -43,6 +43,15 @@ struct EdgeList {
     void each(int64_t begin, int64_t end, Take take) const {
         for (int64_t e = begin; e < end; ++e) take(Edge<Index, Id>{Index(row[e]), Index(other[e]), Id(e)});
     }
+
+    // The offsets of the rows that begin with these edges, and the other ends; the edges are in order.
+    void copy(int64_t begin, int64_t end, int64_t *ptr, Index *index) const {
+        int64_t next = begin == 0 ? 0 : row[begin - 1] + 1;
+        for (int64_t e = begin; e < end; ++e) {
+            while (next <= row[e]) ptr[next++] = e;
+            index[e] = Index(other[e]);
+        }
+    }
 };
 
 // The edges of a layout in its order, ends exchanged.
@@ -193,8 +202,16 @@ int32_t make(const Sizes &n, const void *row, const void *other, int64_t *ptr, v
         if (!found.in_order) in_order = false;
     }
     if (!in_range) return -1;
-    sorter.sort(list, in_order ? 0 : int(std::bit_width(uint64_t(std::max<int64_t>(n.num_others - 1, 0)))));
-    return in_order;
+    if (!in_order) {
+        sorter.sort(list, int(std::bit_width(uint64_t(std::max<int64_t>(n.num_others - 1, 0)))));
+        return 0;
+    }
+#pragma omp parallel for num_threads(sorter.threads()) schedule(static, 1)
+    for (int c = 0; c < sorter.threads(); ++c)
+        list.copy(sorter.chunk(c), sorter.chunk(c + 1), ptr, static_cast<Index *>(index));
+    const int64_t last = n.num_edges == 0 ? -1 : int64_t(list.row[n.num_edges - 1]);
+    std::fill(ptr + last + 1, ptr + n.num_rows + 1, n.num_edges);
+    return 1;
 }
 
 template <class Index, class Id>
@@ -210,7 +227,7 @@ void transpose(const Sizes &n, const int64_t *ptr, const void *index, const void
 // The flags say which arrays are int64 rather than int32: the ends as given, the ends as written, the ids.
 extern "C" {
 // Edges sorted by (row, other, id) into ptr [num_rows + 1], index [E], edge_id [E]. Returns -1 where an id is out of
-// range (nothing is written then), 1 where the edges were in order, else 0.
+// range (nothing is written then), 1 where the edges were in order (then edge_id, the positions, is not written), else 0.
 int32_t gf_make_layout(const void *row, const void *other, int32_t wide_given, int64_t num_edges, int64_t num_rows,
                        int64_t num_others, int32_t wide_index, int32_t wide_id, int32_t threads, int64_t *ptr,
                        void *index, void *edge_id) {
