@@ -118,7 +118,7 @@ class KeyRuns:
     @property
     def pair_ptr(self) -> Tensor:
         """Offsets of the rows' pairs. Shape `[N + 1]`, int64; counted anew at each call."""
-        return sweep.count_pairs(self.ptr, self.start, self.stop)
+        return sweep.count_pairs(self._held)
 
     def are_few(self, num_pairs: int) -> bool:
         """Whether the runs cost less than a list of their pairs, and a row has few enough to be searched for a pair."""
@@ -136,17 +136,15 @@ class KeyRuns:
             >>> KeyRuns.from_ranges(row, row + 2, num_keys=4).layout()
             Layout(ptr=tensor([0, 2, 4, 6]), index=tensor([0, 1, 1, 2, 2, 3], dtype=torch.int32), edge_id=None)
         """
-        index = self._keys(index_dtype(max(self.num_queries, self.num_keys)), num_pairs)
-        return Layout(self.pair_ptr, index, None)
+        pair_ptr, total = self.pair_ptr, self.num_pairs if num_pairs is None else num_pairs
+        dtype = index_dtype(max(self.num_queries, self.num_keys))
+        return Layout(pair_ptr, sweep.list_keys(self._held, pair_ptr, total, dtype), None)
 
-    def expand(self) -> tuple[Tensor, Tensor]:
-        """All pairs as (query, key), sorted by query, then key. Two tensors of shape `[num_pairs]`, int64."""
-        key = self._keys(torch.int64)
-        return expand_rows(self.pair_ptr, key.numel()), key
-
-    def _keys(self, dtype: torch.dtype, num_pairs: int | None = None) -> Tensor:
-        total = self.num_pairs if num_pairs is None else num_pairs
-        return sweep.list_keys(self.ptr, self.start, self.stop, total, dtype)
+    def expand(self, dtype: torch.dtype = torch.int64) -> tuple[Tensor, Tensor]:
+        """All pairs as (query, key), sorted by query, then key. Two tensors of shape `[num_pairs]`, int64 or int32."""
+        pair_ptr, total = self.pair_ptr, self.num_pairs
+        query = torch.repeat_interleave(pair_ptr.diff().to(dtype), output_size=total)
+        return query, sweep.list_keys(self._held, pair_ptr, total, dtype)
 
     def contains(self, query: Tensor, key: Tensor) -> Tensor:
         """Which of the given pairs lie in a run. Takes and gives shape `[E]`; bool."""

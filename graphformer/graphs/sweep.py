@@ -72,26 +72,28 @@ def combine(first: Runs, second: Runs, rule: Rule, num_keys: int) -> Runs:
     return _in_two_calls("gf_combine_runs", (*first, *second, truth), ())
 
 
-def count_pairs(ptr: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+def count_pairs(runs: Runs) -> Tensor:
     """The rows' pairs as offsets. Shape `[N + 1]`, int64."""
+    ptr, start, stop = runs
     if not _is_native(ptr):
         return offsets(stop - start)[ptr]
     out = torch.empty_like(ptr)
-    LIBRARY.gf_count_pairs(ctypes.c_int64(ptr.numel() - 1), *map(address, (ptr, start, stop, out)))  # type: ignore[union-attr]
+    threads = ctypes.c_int32(torch.get_num_threads())
+    LIBRARY.gf_count_pairs(ctypes.c_int64(ptr.numel() - 1), *map(address, runs), threads, address(out))  # type: ignore[union-attr]
     return out
 
 
-def list_keys(ptr: Tensor, start: Tensor, stop: Tensor, num_pairs: int, dtype: torch.dtype) -> Tensor:
-    """The keys of all rows, row after row, ascending in each. Shape `[num_pairs]`."""
+def list_keys(runs: Runs, pair_ptr: Tensor, num_pairs: int, dtype: torch.dtype) -> Tensor:
+    """The keys of all rows, row after row, ascending in each; `pair_ptr` as counted. Shape `[num_pairs]`."""
+    ptr, start, stop = runs
     if not _is_native(ptr):
         length = stop - start
         shift = start - (length.cumsum(0) - length)
         every = torch.arange(num_pairs, device=shift.device)
         return torch.repeat_interleave(shift, length, output_size=num_pairs).add_(every).to(dtype)
     out = ptr.new_empty(num_pairs, dtype=dtype)
-    given = (ptr, start, stop, count_pairs(ptr, start, stop))
     threads, wide = ctypes.c_int32(torch.get_num_threads()), ctypes.c_int32(dtype == torch.int64)
-    LIBRARY.gf_list_keys(ctypes.c_int64(ptr.numel() - 1), *map(address, given), wide, threads, address(out))  # type: ignore[union-attr]
+    LIBRARY.gf_list_keys(ctypes.c_int64(ptr.numel() - 1), *map(address, (*runs, pair_ptr)), wide, threads, address(out))  # type: ignore[union-attr]
     return out
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphformer._checks import require
 from graphformer.graphs import AttentionGraph
-from graphformer.graphs.layout import index_dtype, make_layout
+from graphformer.graphs.layout import Layout, index_dtype, make_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
 
@@ -59,9 +59,9 @@ class RunTerm:
         """Number of pairs."""
         return self.runs.num_pairs
 
-    def pairs(self) -> tuple[Tensor, Tensor]:
+    def pairs(self, dtype: torch.dtype = torch.int64) -> tuple[Tensor, Tensor]:
         """(query, key) of every pair, sorted."""
-        return self.runs.expand()
+        return self.runs.expand(dtype)
 
     def support(self, sets: NodeSets) -> KeyRuns:
         """The pairs as a set."""
@@ -97,9 +97,9 @@ class PairTerm:
         """Number of pairs, duplicates counted."""
         return self.query.numel()
 
-    def pairs(self) -> tuple[Tensor, Tensor]:
+    def pairs(self, dtype: torch.dtype = torch.int64) -> tuple[Tensor, Tensor]:
         """(query, key) of every pair, as the node set lists them."""
-        return self.query, self.key
+        return self.query.to(dtype), self.key.to(dtype)
 
     def support(self, sets: NodeSets) -> KeyRuns:
         """The pairs as a set."""
@@ -148,21 +148,19 @@ def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> Att
 
     Runs alone stay runs where they are few; otherwise the pairs are enumerated.
     """
-    num_queries, num_keys = sets.num_queries, sets.num_keys
     runs = held_runs(terms)
     if runs is not None:
-        return AttentionGraph(runs, num_keys)
-    queries, keys = zip(*(term.pairs() for term in terms), strict=True)
-    layout = make_layout(torch.cat(queries), torch.cat(keys), num_queries, num_keys)
+        return AttentionGraph(runs, sets.num_keys)
+    layout = _list(terms, sets)
     order, own_edge, relation = layout.edge_id, None, None
     if any(isinstance(term, PairTerm) for term in terms):
         own_edge = _ordered([_own_edge(term, sets.device) for term in terms], order)
     if num_relations:
         dtype = index_dtype(num_relations)
-        relation = _ordered([relation_of(term, sets).to(dtype) for term in terms], order)
+        relation = _ordered([relation_of(term, sets, dtype) for term in terms], order)
     return AttentionGraph(
         layout._replace(edge_id=None),
-        num_keys,
+        sets.num_keys,
         relation=relation,
         num_relations=num_relations,
         own_edge=own_edge,
@@ -170,16 +168,25 @@ def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> Att
     )
 
 
+def _list(terms: Sequence[Term], sets: NodeSets) -> Layout:
+    """The pairs of all terms, their ids the places in the terms' lists, one after the other."""
+    if len(terms) == 1 and isinstance(terms[0], RunTerm):
+        return terms[0].runs.layout()
+    dtype = index_dtype(max(sets.num_queries, sets.num_keys))
+    query, key = map(torch.cat, zip(*(term.pairs(dtype) for term in terms), strict=True))
+    return make_layout(query, key, sets.num_queries, sets.num_keys)
+
+
 def _ordered(parts: list[Tensor], order: Tensor | None) -> Tensor:
     labels = torch.cat(parts)
-    return labels if order is None else labels[order.long()]
+    return labels if order is None else labels.index_select(0, order)
 
 
-def relation_of(term: Term, sets: NodeSets) -> Tensor:
-    """The relation of each pair of a term that is labelled. Shape `[E]`, int64."""
+def relation_of(term: Term, sets: NodeSets, dtype: torch.dtype = torch.int64) -> Tensor:
+    """The relation of each pair of a term that is labelled. Shape `[E]`."""
     rule = term.relation
     if not isinstance(rule, Relation):
-        return torch.full((term.num_pairs,), rule, dtype=torch.int64, device=sets.device)  # type: ignore[arg-type]
+        return torch.full((term.num_pairs,), rule, dtype=dtype, device=sets.device)  # type: ignore[arg-type]
     relation = rule.of(sets, *term.pairs(), _own_edge(term, sets.device))
     fits = relation.shape == (term.num_pairs,) and relation.dtype == torch.int64
     remedy = "Correct its method `of`."
@@ -188,7 +195,7 @@ def relation_of(term: Term, sets: NodeSets) -> Tensor:
     low, high = (int(value) for value in torch.aminmax(relation)) if relation.numel() else (0, 0)
     rule_text = f"lie in [0, {rule.num_relations})"
     require(low >= 0 and high < rule.num_relations, repr(rule), "relation", rule_text, low if low < 0 else high, remedy)
-    return relation
+    return relation.to(dtype)
 
 
 def _own_edge(term: Term, device: torch.device) -> Tensor:

@@ -133,11 +133,18 @@ void combine(Ends a, Ends b, const bool *rule, Take &take) {
     }
 }
 
+// As many threads as pay.
+int used(int64_t num_rows, int32_t most) { return int(std::min<int64_t>(most, 1 + num_rows / kChunkRows)); }
+
+void add_up(int64_t num_rows, int64_t *ptr) {
+    ptr[0] = 0;
+    for (int64_t r = 0; r < num_rows; ++r) ptr[r + 1] += ptr[r];
+}
+
 // Without `start`, counts each row's runs into offsets and returns their sum; with it, writes them.
 template <class Row>
 int64_t sweep(int64_t num_rows, int32_t threads, int64_t *ptr, int64_t *start, int64_t *stop, const Row &row) {
-    const int used = int(std::min<int64_t>(threads, 1 + num_rows / kChunkRows));
-#pragma omp parallel num_threads(used)
+#pragma omp parallel num_threads(used(num_rows, threads))
     {
         Row mine = row;
 #pragma omp for schedule(dynamic, kChunkRows)
@@ -152,17 +159,14 @@ int64_t sweep(int64_t num_rows, int32_t threads, int64_t *ptr, int64_t *start, i
             }
         }
     }
-    if (start == nullptr) {
-        ptr[0] = 0;
-        for (int64_t r = 0; r < num_rows; ++r) ptr[r + 1] += ptr[r];
-    }
+    if (start == nullptr) add_up(num_rows, ptr);
     return ptr[num_rows];
 }
 
 template <class Index>
 void list(int64_t num_rows, const int64_t *ptr, const int64_t *start, const int64_t *stop, const int64_t *pair_ptr,
           int32_t threads, Index *keys) {
-#pragma omp parallel for num_threads(threads) schedule(dynamic, kChunkRows)
+#pragma omp parallel for num_threads(used(num_rows, threads)) schedule(dynamic, kChunkRows)
     for (int64_t r = 0; r < num_rows; ++r) {
         Index *next = keys + pair_ptr[r];
         for (int64_t run = ptr[r]; run < ptr[r + 1]; ++run)
@@ -193,13 +197,15 @@ int64_t gf_combine_runs(int64_t num_rows, const int64_t *ptr_a, const int64_t *s
     });
 }
 
-// The number of pairs of the rows' runs as offsets, pair_ptr [num_rows + 1].
-void gf_count_pairs(int64_t num_rows, const int64_t *ptr, const int64_t *start, const int64_t *stop, int64_t *pair_ptr) {
-    pair_ptr[0] = 0;
+// How many pairs the rows' runs hold, as offsets, pair_ptr [num_rows + 1].
+void gf_count_pairs(int64_t num_rows, const int64_t *ptr, const int64_t *start, const int64_t *stop, int32_t threads,
+                    int64_t *pair_ptr) {
+#pragma omp parallel for num_threads(used(num_rows, threads)) schedule(dynamic, kChunkRows)
     for (int64_t r = 0; r < num_rows; ++r) {
-        pair_ptr[r + 1] = pair_ptr[r];
+        pair_ptr[r + 1] = 0;
         for (int64_t run = ptr[r]; run < ptr[r + 1]; ++run) pair_ptr[r + 1] += stop[run] - start[run];
     }
+    add_up(num_rows, pair_ptr);
 }
 
 // The keys of the rows' runs, row after row, int64 where `wide`, else int32.
