@@ -146,6 +146,19 @@ class KeyRuns:
         query = torch.repeat_interleave(pair_ptr.diff().to(dtype), output_size=total)
         return query, sweep.list_keys(self._held, pair_ptr, total, dtype)
 
+    def rows(self, row: Tensor) -> KeyRuns:
+        """The runs of the given rows, one row after the other; none where it is -1. Takes shape `[n]`, int64.
+
+        Example:
+            >>> row = torch.arange(3)
+            >>> KeyRuns.from_ranges(0 * row, row + 1, num_keys=4).rows(torch.tensor([2, -1])).expand()
+            (tensor([0, 0, 0]), tensor([0, 1, 2]))
+        """
+        count = torch.where(row < 0, 0, self.ptr[row + 1] - self.ptr[row])
+        place, turn = sweep.turns(count)
+        run = self.ptr[row][place].add_(turn)
+        return KeyRuns(offsets(count), self.start[run], self.stop[run], self.num_keys)
+
     def contains(self, query: Tensor, key: Tensor) -> Tensor:
         """Which of the given pairs lie in a run. Takes and gives shape `[E]`; bool."""
         code = query * (self.num_keys + 1) + key

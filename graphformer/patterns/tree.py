@@ -21,7 +21,9 @@ class Tree(Pattern):
 
     `data.parent` holds the place of each node's parent in the node's own set, -1 for a root; a set may hold several
     trees. Places in the set stay right when PyG collates samples into a batch, which adds nothing to `parent`. Time and
-    memory are those of the pairs: the number of nodes times the depth that is seen.
+    memory are those of the runs of keys: a line of ancestors with consecutive places, as in depth-first order, is one,
+    so that a path of any length costs its nodes. In another order they are those of the pairs, the number of nodes
+    times the depth that is seen; limit `up` and `down` there where trees are deep.
 
     Args:
         up: Generations of ancestors seen, 0 or more. Default: all.
@@ -48,29 +50,40 @@ class Tree(Pattern):
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         parent = _read_parent(sets)
-        node = ancestor = torch.arange(sets.num_queries, device=sets.device)
-        queries, keys = [node], [node]
-        generation = 0
-        while node.numel() and not self._is_beyond(generation + 1):
-            generation += 1
-            ancestor = parent[ancestor]
-            node, ancestor = node[ancestor >= 0], ancestor[ancestor >= 0]
-            if self.up is None or generation <= self.up:
-                queries.append(node)
-                keys.append(ancestor)
-            if self.down is None or generation <= self.down:
-                queries.append(ancestor)
-                keys.append(node)
-        return [RunTerm(KeyRuns.from_pairs(torch.cat(queries), torch.cat(keys), sets.num_queries, sets.num_keys))]
-
-    def _is_beyond(self, generation: int) -> bool:
-        return None not in (self.up, self.down) and generation > max(self.up, self.down)  # type: ignore[type-var,operator]
+        up = _ancestors(parent, self.up)
+        down = up if self.down == self.up else _ancestors(parent, self.down)
+        return [RunTerm(up.union(down.transpose()))]
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         parent = _read_parent(sets)
         up, down = (_is_ancestor(parent, *pair) for pair in ((query, key), (key, query)))
         seen_up = (up >= 0) & (up <= (sets.num_queries if self.up is None else self.up))
         return seen_up | ((down >= 0) & (down <= (sets.num_queries if self.down is None else self.down)))
+
+
+def _ancestors(parent: Tensor, generations: int | None) -> KeyRuns:
+    """Each node and its ancestors, as many generations up, or all."""
+    num_nodes = parent.numel()
+    node = torch.arange(num_nodes, device=parent.device)
+    itself = reached = KeyRuns.from_ranges(node, node + 1, num_nodes)
+    # `reached` holds n generations, the node itself the first, and `above` is n generations up: 2 n generations are
+    # those reached from either. The binary digits of the number wanted tell where one more goes in between.
+    above = parent
+    wanted = 2 ** num_nodes.bit_length() if generations is None else generations + 1
+    for digit in f"{wanted:b}"[1:]:
+        if not bool((above >= 0).any()):
+            break
+        reached = reached.union(reached.rows(above))
+        above = _follow(above, above)
+        if digit == "1":
+            reached = itself.union(reached.rows(parent))
+            above = _follow(parent, above)
+    return reached
+
+
+def _follow(first: Tensor, second: Tensor) -> Tensor:
+    """Where ``second`` leads from where ``first`` leads; -1 where either leads nowhere. Shape `[N]`, int64."""
+    return torch.where(first < 0, -1, second[first])
 
 
 def _is_ancestor(parent: Tensor, node: Tensor, other: Tensor) -> Tensor:
