@@ -33,7 +33,13 @@ def turns(count: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join(
-    query: Tensor, start: Tensor, stop: Tensor, count: Tensor | None, step: Tensor | None, num_queries: int, num_keys: int
+    query: Tensor,
+    start: Tensor,
+    stop: Tensor,
+    count: Tensor | None,
+    step: Tensor | None,
+    num_queries: int,
+    num_keys: int,
 ) -> Runs:
     """The runs of rows whose runs lie in any order, may be empty, touch or overlap; see `KeyRuns.from_runs`."""
     if not _is_native(query):
@@ -44,7 +50,8 @@ def join(
         return _join_on_a_line(query, start, stop, num_queries, num_keys)
     if not bool((query[1:] >= query[:-1]).all()):
         query, order = query.sort(stable=True)
-        start, stop, count, step = (None if held is None else held[order] for held in (start, stop, count, step))
+        start, stop = start[order], stop[order]
+        count, step = (None if held is None else held[order] for held in (count, step))
     ptr = offsets(torch.bincount(query, minlength=num_queries))
     return _in_two_calls("gf_join_runs", (ptr, start, stop, count, step), (ctypes.c_int32(1),))
 
@@ -57,9 +64,7 @@ def join_pairs(query: Tensor, key: Tensor, num_queries: int, num_keys: int) -> R
             code = code.unique()
         return from_ends(ends_of(code), num_queries, num_keys)
     ptr, index, _ = make_layout(query, key, num_queries, num_keys)
-    return _in_two_calls(
-        "gf_join_runs", (ptr, index, None, None, None), (ctypes.c_int32(index.dtype == torch.int64),)
-    )
+    return _in_two_calls("gf_join_runs", (ptr, index, None, None, None), (ctypes.c_int32(index.dtype == torch.int64),))
 
 
 def combine(first: Runs, second: Runs, rule: Rule, num_keys: int) -> Runs:

@@ -105,6 +105,14 @@ def test_two_edges_exchanged_are_seen(way: str, edge: int) -> None:
     check(code // 70, code % 70, 300, 70)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_edges_in_order_are_copied(way: str, dtype: torch.dtype) -> None:
+    row = torch.arange(30000, dtype=dtype) // 9 * 5 + 3  # rows without edges, in between and at both ends
+    other = torch.arange(9, dtype=dtype).repeat(30000)[:30000] // 2
+    assert make_layout(row, other, 17000, 5).edge_id is None
+    check(row, other, 17000, 5)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""KeyRuns against sets of Python pairs."""
+"""KeyRuns against sets of Python pairs, in C++ and in torch."""
 
 import time
 
@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphformer import GraphformerError
+from graphformer.graphs import layout, sweep
 from graphformer.graphs.runs import KeyRuns
+
+
+@pytest.fixture(params=["library", "torch"], autouse=True, scope="module")
+def way(request):
+    if request.param == "library" and sweep.LIBRARY is None:
+        pytest.skip("the library is not built")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(sweep, "LIBRARY", None)
+            patch.setattr(layout, "LIBRARY", None)
+        yield request.param
 
 
 @st.composite
@@ -112,6 +124,70 @@ def test_runs_in_any_order_are_their_pairs(case, data):
     assert_canonical(runs)
     held = {(q, k + t) for (q, k), width in zip(pairs, length.tolist(), strict=True) for t in range(width)}
     assert as_set(runs) == held
+
+
+@settings(deadline=None)
+@given(two_pair_lists(), st.data())
+def test_runs_that_come_again_are_their_pairs(case, data):
+    num_queries, num_keys, pairs, _ = case
+    lines = []
+    for query, key in pairs:
+        length, count = data.draw(st.integers(-1, num_keys - key)), data.draw(st.integers(0, 4))
+        most = (num_keys - key - length) // (count - 1) if count > 1 else 9
+        lines.append((query, key, length, count, data.draw(st.integers(0, max(most, 0)))))
+        if count > 1 and most < 0:
+            lines.pop()
+    query, start, length, count, step = torch.tensor(lines, dtype=torch.int64).reshape(-1, 5).unbind(1)
+    runs = KeyRuns.from_runs(query, start, start + length, num_queries, num_keys, count=count, step=step)
+    assert_canonical(runs)
+    held = {(q, k + s * turn + t) for q, k, w, c, s in lines for turn in range(c) for t in range(w)}
+    assert as_set(runs) == held
+
+
+@settings(deadline=None)
+@given(two_pair_lists(), st.data())
+def test_rows_are_taken_in_any_order_and_none_is_empty(case, data):
+    num_queries, num_keys, pairs, _ = case
+    rows = data.draw(st.lists(st.integers(-1, num_queries - 1), max_size=8))
+    runs = make(pairs, num_queries, num_keys).rows(torch.tensor(rows, dtype=torch.int64))
+    assert_canonical(runs)
+    assert as_set(runs) == {(place, key) for place, row in enumerate(rows) for query, key in pairs if query == row}
+    assert runs.num_queries == len(rows)
+
+
+@settings(deadline=None)
+@given(two_pair_lists())
+def test_a_layout_lists_the_pairs(case):
+    num_queries, num_keys, pairs, _ = case
+    runs = make(pairs, num_queries, num_keys)
+    ptr, index, edge_id = runs.layout()
+    query, key = runs.expand(torch.int32)
+    assert (query.dtype, key.dtype, index.dtype, edge_id) == (torch.int32, torch.int32, torch.int32, None)
+    assert torch.equal(index, key)
+    assert torch.equal(ptr.diff(), torch.bincount(query, minlength=num_queries))
+    assert torch.equal(torch.stack((query, key)).long(), torch.stack(runs.expand()))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_rows_are_swept_as_in_torch(way, threads):
+    if way == "torch":
+        pytest.skip("what the library is compared with")
+    mask = torch.rand(2, 3000, 70) < torch.tensor([0.5, 0.02])[:, None, None]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        torch.set_num_threads(threads)
+        for library in (sweep.LIBRARY, None):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sweep, "LIBRARY", library)
+                a, b = (
+                    KeyRuns.from_pairs(*one.nonzero()[torch.randperm(int(one.sum()))].t(), 3000, 70) for one in mask
+                )
+                made = (a, b, a.union(b), a.intersection(b), a.difference(b), b.transpose())
+                found.append([t for runs in made for t in (runs.ptr, runs.start, runs.stop, *runs.layout()[:2])])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 def test_runs_that_touch_become_one_and_equal_sets_have_equal_tensors():

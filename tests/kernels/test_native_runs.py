@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.data import Data
 
 from graphformer import attend
 from graphformer.graphs import AttentionGraph
@@ -14,20 +15,28 @@ from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.side import Side
 from graphformer.kernels import Additive, native
 from graphformer.patterns import (
+    Axial,
     BigBird,
     Blocks,
     Causal,
     Full,
     Global,
     Grid,
+    Hops,
     Longformer,
     Pattern,
     Random,
     ShiftedWindows,
+    Tree,
+    VirtualNode,
     Window,
 )
 
 pytestmark = pytest.mark.skipif(native.LIBRARY is None, reason="the library is not built")
+
+
+_NODE = torch.arange(65_536)
+_PATH = Data(edge_index=torch.stack((_NODE[:-1], _NODE[1:])), parent=_NODE - 1, num_nodes=65_536)
 
 
 def _refuse(self: Side) -> Layout:
@@ -96,11 +105,23 @@ def test_runs_give_the_bits_of_their_pairs(option: str, mask: torch.Tensor) -> N
         assert mine is None or torch.equal(mine, other)
 
 
+def check_that_no_pairs_are_listed(pattern: Pattern, nodes: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = pattern.on(nodes)
+    monkeypatch.setattr(Side, "layout", property(_refuse))
+    query, key, value = (torch.randn(graph.num_queries, 1, 4, requires_grad=True) for _ in range(3))
+    out = attend(query, key, value, graph, backend="native")
+    grads = torch.autograd.grad(out.sum(), (query, key, value))
+    assert all(tensor.isfinite().all() for tensor in (out, *grads))
+    # Weights of a row add up to one, so that the values' gradients add up to the rows that have keys.
+    assert torch.isclose(grads[2].sum(), (graph.degree > 0).sum() * 4.0, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("pattern", "nodes"),
     [
         (Window(64), 1_000_000),
         (Full(), [26] * 2500),
+        (Full(), 8192),
         (Causal() & Window(100), 65_536),
         (Blocks(64), 65_536),
         (Global(3), 65_536),
@@ -111,20 +132,26 @@ def test_runs_give_the_bits_of_their_pairs(option: str, mask: torch.Tensor) -> N
         (ShiftedWindows((16, 16)), Grid(256, 256)),
         (Longformer(64, 4), 65_536),
         (BigBird(64, 4, 3, seed=1), 65_536),
+        (VirtualNode(8), 65_536),
+        (Axial(1), Grid(256, 256)),
+        (Window(2, border="wrap"), Grid(16, 64, 64)),
+        (Hops(12), _PATH),
+        (Tree(up=20, down=0), _PATH),
     ],
     ids=repr,
 )
 def test_structured_patterns_never_list_their_pairs(
     pattern: Pattern, nodes: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = pattern.on(nodes)
-    monkeypatch.setattr(Side, "layout", property(_refuse))
-    query, key, value = (torch.randn(graph.num_queries, 1, 4, requires_grad=True) for _ in range(3))
-    out = attend(query, key, value, graph, backend="native")
-    grads = torch.autograd.grad(out.sum(), (query, key, value))
-    assert all(tensor.isfinite().all() for tensor in (out, *grads))
-    # Weights of a row add up to one, so that the values' gradients add up to the rows that have keys.
-    assert torch.isclose(grads[2].sum(), (graph.degree > 0).sum() * 4.0, rtol=1e-4)
+    check_that_no_pairs_are_listed(pattern, nodes, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", [Full(), Causal(), Tree()], ids=repr)
+def test_billions_of_pairs_are_not_listed(pattern: Pattern, loops: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if loops == "rows":
+        pytest.skip("two to four billion pairs take minutes row by row")
+    check_that_no_pairs_are_listed(pattern, _PATH, monkeypatch)
 
 
 def test_compiled_calls_take_unprepared_runs() -> None:

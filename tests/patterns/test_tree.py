@@ -61,6 +61,23 @@ def test_large_trees_cost_their_depth():
     assert Tree(2, 1).count(long_path) == 4 * size - 4
 
 
+@pytest.mark.parametrize("root", ["first", "last"])
+def test_a_path_of_any_length_costs_its_nodes(root):
+    node = torch.arange(65_536)
+    parent = node - 1 if root == "first" else torch.where(node == 65_535, -1, node + 1)
+    (term,) = Tree().lower(Data(parent=parent, num_nodes=65_536))
+    assert (term.num_pairs, term.runs.start.numel()) == (65_536**2, 65_536)
+
+
+@pytest.mark.parametrize("up", [None, 0, 1, 2, 3, 6, 7, 8, 10**9])
+def test_generations_of_a_deep_random_tree(up):
+    parent = [int(torch.randint(max(node - 5, 0), node, ())) if node else -1 for node in range(90)]
+    below = generations(parent)
+    expected = (below >= 0) & (below <= (99 if up is None else up))
+    assert torch.equal(edge_matrix(Tree(up, 0), tree(parent)) == 1, expected)
+    assert torch.equal(edge_matrix(Tree(0, up), tree(parent)) == 1, expected.t())
+
+
 def test_no_nodes():
     assert Tree().on(Data(parent=torch.zeros(0, dtype=torch.int64), num_nodes=0)).size == (0, 0)
 
