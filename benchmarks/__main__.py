@@ -9,7 +9,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FAMILIES = ("irregular", "layers", "window", "full", "molecules", "training", "memory", "build", "patterns")
+FAMILIES = (
+    "irregular",
+    "layers",
+    "window",
+    "full",
+    "molecules",
+    "training",
+    "memory",
+    "build",
+    "patterns",
+    "drop-in",
+)
 
 
 def main(words: list[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -161,6 +161,42 @@ class Training:
     channels: int
     heads: int
     layers: int
+
+
+@dataclass(frozen=True)
+class DropIn:
+    """One of PyG's layers, and the like-named one of ours, on the same nodes.
+
+    Attributes:
+        layer: Name of the class.
+        arguments: Of its constructor.
+        options: Of its constructor, by name.
+        takes: What the layer is called with after x: its own word -> the field below.
+        x: Nodes `[N, C]`.
+        edge_index: `[2, E]`.
+        edge_attr: `[E, F]`, or None.
+        batch: The set of each node, `[N]`, ascending.
+        is_fresh: Whether indices are new at every step, as the batches of a loader are, so that what is made of them
+            takes part in the time.
+    """
+
+    layer: str
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+    takes: Mapping[str, str]
+    x: Tensor
+    edge_index: Tensor
+    edge_attr: Tensor | None
+    batch: Tensor
+    is_fresh: bool
+
+    @property
+    def few(self) -> DropIn:
+        """The same on four nodes in a ring."""
+        place = torch.arange(4)
+        attr = None if self.edge_attr is None else self.edge_attr[:4]
+        ring = torch.stack((place, place.roll(1)))
+        return replace(self, x=self.x[:4], edge_index=ring, edge_attr=attr, batch=place // 2)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import inputs
 from benchmarks.case import BOTH, BUILD, EPOCH, FORWARD, MEMORY, PER_EDGE, Attention, Building, Case, Layer, Work
+from benchmarks.drop_in import drop_in
 from benchmarks.laying import laying
 from graphformer import patterns
 from graphformer.graphs import AttentionGraph
@@ -23,7 +24,7 @@ def all_cases(quick: bool = False, root: str | None = None) -> list[Case]:
         quick: Sizes that end in seconds.
         root: Folder with the OGB data, for the training family.
     """
-    makers = (irregular, layers, window, full, molecules, partial(training, root=root), memory, build, laying)
+    makers = (irregular, layers, window, full, molecules, partial(training, root=root), memory, build, laying, drop_in)
     return [case for maker in makers for case in maker(quick)]
 
 

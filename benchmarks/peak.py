@@ -86,7 +86,6 @@ def main() -> None:
 
     import torch
 
-    from benchmarks.case import Laying
     from benchmarks.cases import all_cases
     from benchmarks.providers import PROVIDERS
 
@@ -100,7 +99,7 @@ def main() -> None:
     for make in makes:
         made = make()
         run = provider.prepare(case, made)
-        edges = 0 if isinstance(made, Laying) else made.graph.num_edges  # for a slope; a pattern's is not asked for
+        edges = made.graph.num_edges if hasattr(made, "graph") else 0  # for a slope, which only graphs are asked for
         points.append((edges, extra_of(run.action(args.measure))))
     print(json.dumps(points))
 
@@ -109,11 +108,13 @@ def _few(inputs: Any) -> Any:
     """The same kind of inputs with four nodes in a ring, or a pattern over its few nodes."""
     import torch
 
-    from benchmarks.case import Laying
+    from benchmarks.case import DropIn, Laying
     from graphformer.graphs import AttentionGraph
 
     if isinstance(inputs, Laying):
         return dataclasses.replace(inputs, nodes=inputs.few)
+    if isinstance(inputs, DropIn):
+        return inputs.few
     place = torch.arange(4)
     graph = AttentionGraph.from_edge_index(torch.stack((place, place.roll(1))), num_nodes=4)
     names = {field.name for field in dataclasses.fields(inputs)}

@@ -1,11 +1,11 @@
 """One small module a rival; each says itself what it cannot run."""
 
 from benchmarks.case import Provider
-from benchmarks.providers import building, dense, dgl, edge_lists, flex, masks, ours, pyg, pyg_layers
+from benchmarks.providers import building, dense, dgl, drop_in, edge_lists, flex, masks, ours, pyg, pyg_layers
 
 _ALL = (*ours.PROVIDERS, *pyg.PROVIDERS, *pyg_layers.PROVIDERS, dgl.PROVIDER, *dense.PROVIDERS, flex.PROVIDER)
-_LAYING = (*masks.PROVIDERS, *edge_lists.PROVIDERS)
-PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (*_ALL, *building.PROVIDERS, *_LAYING)}
+_MORE = (*drop_in.PROVIDERS, *masks.PROVIDERS, *edge_lists.PROVIDERS)
+PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (*_ALL, *building.PROVIDERS, *_MORE)}
 OURS = ("native", "reference")
 
 __all__ = ["OURS", "PROVIDERS"]

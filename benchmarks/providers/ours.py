@@ -17,6 +17,7 @@ from benchmarks.case import (
     Attention,
     Building,
     Case,
+    DropIn,
     Layer,
     Laying,
     Provider,
@@ -26,6 +27,7 @@ from benchmarks.case import (
     pair_counts,
     rows_in_order,
 )
+from benchmarks.providers.drop_in import run_of
 from benchmarks.providers.training import TrainingModel, training_run
 from graphformer import patterns
 from graphformer.cost.pairs import pairs_of_graph
@@ -50,6 +52,10 @@ def _prepare(backend: str, case: Case, inputs: Any) -> Run:
     if isinstance(inputs, Training):
         model = TrainingModel(inputs, lambda layer: OurLayer(layer, backend))
         return training_run(model, inputs, lambda batch: patterns.Edges().on(batch))
+    if isinstance(inputs, DropIn):
+        import graphformer.nn
+
+        return run_of(graphformer.nn, inputs, backend)
     return _lay(inputs) if isinstance(inputs, Laying) else _build(inputs)
 
 
