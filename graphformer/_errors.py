@@ -9,6 +9,14 @@ class InputError(GraphformerError, ValueError):
     """An argument breaks a rule of the call (shape, dtype, device, range, unknown name)."""
 
 
+class IdError(InputError, IndexError):
+    """An id names no row."""
+
+
+class UnsupportedError(InputError, NotImplementedError):
+    """Arguments that are right one by one, and that no path here takes together."""
+
+
 class BackendError(GraphformerError, RuntimeError):
     """The named backend cannot run this case."""
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from graphformer._errors import InputError
+from graphformer._errors import IdError
 from graphformer._library import LIBRARY, address
 
 _INT32_MAX = 2**31 - 1
@@ -53,7 +53,7 @@ def make_layout(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> L
         tensor must not depend on data, it is always given.
 
     Raises:
-        InputError: An id is out of range.
+        IdError: An id is out of range.
 
     Example:
         >>> make_layout(torch.tensor([1, 0, 1]), torch.tensor([4, 0, 2]), 2, 5)
@@ -205,7 +205,7 @@ def _check_range(index: Tensor, limit: int) -> None:
     if low < 0 or high >= limit:
         wrong = low if low < 0 else high
         edge = int((index == wrong).nonzero()[0])
-        raise InputError(
+        raise IdError(
             f"AttentionGraph: edge_index must hold ids in [0, {limit}); got {wrong} at edge {edge}. "
             "Correct the ids, or pass a larger num_nodes or size."
         )

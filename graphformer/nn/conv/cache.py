@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
+from torch_geometric import EdgeIndex
 
 Made = TypeVar("Made")
 _MOST = 32  # a dozen edge types and samples; whoever walks over more tensors than that does not come back to them soon
@@ -18,18 +20,26 @@ class _Entry(NamedTuple):
     made: dict[Hashable, Any]
 
 
-_KEPT: WeakIdKeyDictionary = WeakIdKeyDictionary()
+class _Kept(threading.local):
+    """Each thread's own: weak dictionaries are not made for two."""
+
+    def __init__(self) -> None:
+        self.entries: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def cached(tensor: Tensor, tag: Hashable, make: Callable[[], Made]) -> Made:
-    """What `make` gives for the tensor, made once for each tag while the tensor lives and is not written to.
+_KEPT = _Kept()
+
+
+def cached(edges: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
+    """What `make` gives for a tensor, made once for each tag while the tensor lives and is not written to.
 
     Entries go by the tensor's identity and version, so that another tensor at the same address and a tensor that was
-    changed in place are made anew. What torch does not count as a version (writing through numpy or `.data`, tensors
-    of inference mode) cannot be seen: tensors without a version are never kept. Nothing is kept under torch.compile.
+    changed in place are made anew; an `EdgeIndex` has the version of the tensor inside. What torch does not count as a
+    version (writing through numpy or `.data`) cannot be seen. Nothing is kept of a tensor without a version (made in
+    inference mode), of what is no tensor, and under torch.compile.
 
     Args:
-        tensor: What `make` reads; it must not be reachable from the result, or neither would ever be freed.
+        edges: What `make` reads; it must not be reachable from the result, or neither would ever be freed.
         tag: What else the result depends on.
         make: Called without arguments.
 
@@ -41,13 +51,15 @@ def cached(tensor: Tensor, tag: Hashable, make: Callable[[], Made]) -> Made:
         >>> cached(index, "largest", lambda: int(index.max()))
         4
     """
-    if torch.compiler.is_compiling() or tensor.is_inference():
+    written = edges.as_tensor() if isinstance(edges, EdgeIndex) else edges
+    if torch.compiler.is_compiling() or not isinstance(written, Tensor) or written.is_inference():
         return make()
-    entry = _KEPT.get(tensor)
-    if entry is None or entry.version != tensor._version:
-        if entry is None and len(_KEPT) >= _MOST:
-            _KEPT.pop(next(iter(_KEPT)))
-        entry = _KEPT[tensor] = _Entry(tensor._version, {})
+    kept = _KEPT.entries
+    entry = kept.get(edges)
+    if entry is None or entry.version != written._version:
+        if entry is None and len(kept) >= _MOST:
+            kept.pop(next(iter(kept)))
+        entry = kept[edges] = _Entry(written._version, {})
     if tag not in entry.made:
         entry.made[tag] = make()
     return entry.made[tag]

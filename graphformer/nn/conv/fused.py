@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
-import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense import Linear
-from torch_geometric.typing import SparseTensor
-from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
 from graphformer._checks import refuse
+from graphformer._errors import IdError
 from graphformer.graphs import AttentionGraph
+from graphformer.graphs.convert import read_adjacency
+from graphformer.nn.conv.adjacency import is_sparse, known_size, listed, own_pairs, stored_features, stored_pairs
 from graphformer.nn.conv.cache import cached
 
 _STEPS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
+_DRIVERS = ("propagate", "edge_updater")  # for each class PyG writes these anew
 _HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+_MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 class Edges(NamedTuple):
@@ -37,6 +40,7 @@ class FusedConv(MessagePassing):
 
     original: ClassVar[type[MessagePassing]]
     backend: str = "auto"
+    dropout: float
     lin_edge: Any
 
     def why_unfused(self) -> list[str]:
@@ -49,50 +53,67 @@ class FusedConv(MessagePassing):
         """
         reasons = ["an explainer asks for messages"] if self.explain else []
         reasons += [f"hooks on {name} are registered" for name in _HOOKS if self._hooks_on(name)]
-        if self.aggr not in ("add", "sum"):
+        if type(self.aggr_module) is not SumAggregation:
             reasons.append(f"aggr={self.aggr!r} is no sum")
         if self.decomposed_layers != 1:
             reasons.append("decomposed_layers splits the channels")
-        kind = type(self)
-        for name in _STEPS:
-            if getattr(kind, name) is not getattr(self.original, name):
-                reasons.append(f"{kind.__name__} has a {name} of its own")
-        linear = getattr(self, "lin_edge", None)
-        if linear is not None and (type(linear) is not Linear or linear._forward_hooks):
+        if self.dropout >= 1:
+            reasons.append("dropout leaves no weight")
+        own = [name for name in _STEPS if self._called(name) is not getattr(self.original, name)]
+        own += [name for name in _DRIVERS if not self._is_written_by_pyg(name)]
+        reasons += [f"{type(self).__name__} has a {name} of its own" for name in own]
+        if self.lin_edge is not None and type(self.lin_edge) is not Linear:
             reasons.append("lin_edge is no plain linear map")
+        reasons += [f"{name} has hooks" for name in ("lin_edge", "aggr_module") if _has_hooks(getattr(self, name))]
         return reasons
 
     def _hooks_on(self, name: str) -> bool:
         return bool(getattr(self, f"_{name}_forward_pre_hooks") or getattr(self, f"_{name}_forward_hooks"))
 
-    # ---------------------------------------------------------------- reading edges
+    def _called(self, name: str) -> Any:
+        """The function behind a method, be it the class's or the instance's own."""
+        method = getattr(self, name)
+        return getattr(method, "__func__", method)
 
-    def _read_edges(self, edges: Any, attr: Tensor | None, num_keys: int, num_queries: int) -> Edges:
-        """The graph of whatever PyG takes for edges, and the features in its order."""
-        if isinstance(edges, AttentionGraph):
+    def _is_written_by_pyg(self, name: str) -> bool:
+        module = self._called(name).__module__
+        if module == MessagePassing.__module__:
+            return True
+        return any(module == f"{kind.__module__}_{kind.__name__}_{name}" for kind in type(self).__mro__)
+
+    def __prepare_scriptable__(self) -> MessagePassing:
+        """PyG's own layer around the same weights, for torch.jit.script, which cannot call the kernel."""
+        plain = object.__new__(self.original)
+        plain.__setstate__(self.__dict__.copy())
+        return plain
+
+    # ---------------------------------------------------------------- reading nodes and edges
+
+    def _read_pair(self, x: Any) -> tuple[Tensor, Tensor]:
+        """The sources and the targets."""
+        pair = tuple(x) if isinstance(x, (tuple, list)) else (x, x)
+        if len(pair) != 2 or not all(isinstance(side, Tensor) for side in pair):
+            got = ", ".join(type(side).__name__ for side in pair) if isinstance(x, (tuple, list)) else type(x).__name__
+            remedy = "Pass x [N, C], or (x_source, x_target)."
+            refuse(type(self).__name__, "x", "be a tensor or a pair of tensors", got, remedy)
+        return pair[0], pair[1]
+
+    def _check_edges(self, edges: Any, num_keys: int, num_queries: int) -> Any:
+        """The edges as they came, once they have a form that is known here and the size of x."""
+        pairs = None
+        if isinstance(edges, AttentionGraph) or is_sparse(edges):
             self._refuse_reverse(edges)
-            if edges.size != (num_keys, num_queries):
-                refuse(
-                    type(self).__name__,
-                    "edge_index",
-                    f"be a graph with (keys, queries) = {(num_keys, num_queries)} like x",
-                    edges.size,
-                    "Make the graph over the nodes that x holds.",
-                )
-            return Edges(edges, self._read_attr(attr))
-        if not isinstance(edges, Tensor):
-            self._refuse_reverse(edges)
-            if attr is None and isinstance(edges, SparseTensor):
-                attr = edges.storage.value()
-            graph = AttentionGraph.from_edge_index(edges)
         else:
-            if is_torch_sparse_tensor(edges):
-                self._refuse_reverse(edges)
-                values = to_edge_index(edges)[1] if attr is None else None
-                attr = attr if values is None or values.dim() == 1 else values
-            size, flow = (num_keys, num_queries), self.flow
-            graph = cached(edges, (size, flow), lambda: _lay_out(edges, size, flow))
-        return Edges(graph, self._read_attr(attr))
+            pairs, _ = read_adjacency(edges, type(self).__name__)
+        known = known_size(edges)
+        size = (num_keys, num_queries) if self.flow == "source_to_target" else (num_queries, num_keys)
+        if known is not None and known != size:
+            rule = f"have (sources, targets) = {size} like x"
+            remedy = "Make it over the nodes that x holds; rows of a sparse matrix are targets."
+            refuse(type(self).__name__, "edge_index", rule, known, remedy)
+        if pairs is not None and edges.is_floating_point():
+            return pairs  # an empty list is float by torch's default
+        return listed(edges)
 
     def _refuse_reverse(self, edges: Any) -> None:
         if self.flow == "target_to_source":
@@ -101,11 +122,48 @@ class FusedConv(MessagePassing):
                 "edge_index",
                 'be an edge index [2, E] where flow is "target_to_source"',
                 type(edges).__name__,
-                "A sparse adjacency or attention graph says itself which side asks: transpose it instead.",
+                'Flow direction "target_to_source" is invalid for a sparse matrix or an attention graph, which say '
+                "themselves which side asks: transpose them instead.",
             )
 
-    def _read_attr(self, attr: Tensor | None) -> Tensor | None:
-        return attr.view(-1, 1) if attr is not None and attr.dim() == 1 else attr
+    def _to_pyg(self, edges: Any, attr: Tensor | None) -> tuple[Any, Tensor | None]:
+        """Edges and features for PyG's own path."""
+        if isinstance(edges, AttentionGraph):
+            self._refuse_reverse(edges)
+            self._check_own_features(edges, attr)
+        return own_pairs(edges, attr)
+
+    def _check_own_features(self, graph: AttentionGraph, attr: Tensor | None) -> None:
+        count = graph.num_edges if graph.own_edge is None else graph.num_own_edges
+        self._check_features(attr, count)
+
+    def _check_features(self, attr: Tensor | None, count: int) -> None:
+        if attr is not None and attr.shape[0] != count:
+            remedy = "Pass one row for each edge, in the order of the edges."
+            refuse(type(self).__name__, "edge_attr", f"have E = {count} rows", list(attr.shape), remedy)
+
+    def _read_edges(self, edges: Any, attr: Tensor | None, num_keys: int, num_queries: int) -> Edges:
+        """The graph of checked edges, and the features in its order."""
+        if isinstance(edges, AttentionGraph):
+            self._check_own_features(edges, attr)
+            return Edges(edges, _as_rows(attr))
+        if attr is None:
+            attr = stored_features(edges)
+        size, flow = (num_keys, num_queries), self.flow
+        try:
+            graph = cached(edges, (size, flow), lambda: _lay_out(edges, size, flow))
+        except IdError:
+            self._refuse_ids(edges, size)
+        self._check_features(attr, graph.num_edges)
+        return Edges(graph, _as_rows(attr))
+
+    def _refuse_ids(self, edges: Any, size: tuple[int, int]) -> NoReturn:
+        counts = size if self.flow == "source_to_target" else (size[1], size[0])
+        wrong = [ids[(ids < 0) | (ids >= count)] for ids, count in zip(_pairs(edges), counts, strict=True)]
+        row = 0 if wrong[0].numel() else 1
+        rule = f"hold ids in [0, {counts[row]}) in row {row}, like the rows of x"
+        remedy = "Make all ids valid indices of nodes."
+        refuse(type(self).__name__, "edge_index", rule, int(wrong[row][0]), remedy, IdError)
 
     def _require_attr(self, attr: Tensor | None) -> Tensor:
         if attr is None:
@@ -124,25 +182,21 @@ class FusedConv(MessagePassing):
         return self.lin_edge.weight.t().unflatten(1, (self.heads, self.out_channels))
 
 
-def _lay_out(edges: Tensor, size: tuple[int, int], flow: str) -> AttentionGraph:
-    if is_torch_sparse_tensor(edges):
-        return AttentionGraph.from_edge_index(edges)
-    return AttentionGraph.from_edge_index(edges.flip(0) if flow == "target_to_source" else edges, size=size)
+def _has_hooks(module: Any) -> bool:
+    if module is None:
+        return False
+    lazy = hasattr(module, "_hook")  # PyG's hook on a map that has no width yet
+    return sum(len(getattr(module, name)) for name in _MODULE_HOOKS) > lazy
 
 
-def own_pairs(edges: Any, attr: Tensor | None) -> tuple[Any, Tensor | None]:
-    """An attention graph as PyG's edge index and the features of all its pairs; anything else as it is."""
-    if not isinstance(edges, AttentionGraph):
-        return edges, attr
-    if attr is not None and edges.own_edge is not None:
-        attr = torch.cat((attr, attr.new_zeros(1, *attr.shape[1:])))[edges.own_edge]
-    return edges.edge_index, attr
+def _as_rows(attr: Tensor | None) -> Tensor | None:
+    return attr.view(-1, 1) if attr is not None and attr.dim() == 1 else attr
 
 
-def with_weights(edges: Any, alpha: Tensor) -> Any:
-    """The weights beside the edges, in the form that PyG's layers give for each kind of adjacency."""
-    if isinstance(edges, AttentionGraph):
-        return edges.edge_index, alpha
-    if isinstance(edges, SparseTensor):
-        return edges.set_value(alpha, layout="coo")
-    return edges, alpha
+def _pairs(edges: Any) -> Tensor:
+    return stored_pairs(edges) if is_sparse(edges) else edges
+
+
+def _lay_out(edges: Any, size: tuple[int, int], flow: str) -> AttentionGraph:
+    pairs = _pairs(edges)
+    return AttentionGraph.from_edge_index(pairs.flip(0) if flow == "target_to_source" else pairs, size=size)

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import is_torch_sparse_tensor
-from torch_geometric.utils.sparse import set_sparse_value
+from torch_geometric.typing import SparseTensor
 
 from graphformer._checks import refuse
+from graphformer._errors import UnsupportedError
 from graphformer.kernels import attend, attention_weights
 from graphformer.kernels.dropout import keep_scale
-from graphformer.nn.conv.fused import Edges, FusedConv, own_pairs, with_weights
+from graphformer.nn.conv.adjacency import is_sparse, with_weights
+from graphformer.nn.conv.fused import Edges, FusedConv
 from graphformer.nn.conv.loops import add_loops
 
 
@@ -28,15 +29,29 @@ class GATLayer(FusedConv):
         return pair and (x[1] is None or x[0].shape[0] != x[1].shape[0])
 
     def _edges_with_loops(
-        self, edge_index: Any, edge_attr: Tensor | None, num_keys: int, num_queries: int, size: Any = None
+        self, edge_index: Any, edge_attr: Tensor | None, num_keys: int, num_queries: int, num_loops: int
     ) -> tuple[Any, Edges]:
         """What PyG would send messages along, and the same for the kernel."""
-        bias = None
+        edge_index, bias = self._check_edges(edge_index, num_keys, num_queries), None
         if self.add_self_loops:
-            edge_index, edge_attr = own_pairs(edge_index, edge_attr)
-            num_nodes = min(num_keys, num_queries) if size is None else min(size)
-            edge_index, edge_attr, bias = add_loops(edge_index, edge_attr, self.fill_value, num_nodes)
+            self._refuse_features_of_loops(edge_index, edge_attr)
+            edge_index, edge_attr = self._to_pyg(edge_index, edge_attr)
+            if not is_sparse(edge_index):
+                self._check_features(edge_attr, edge_index.shape[1])
+            edge_index, edge_attr, bias = add_loops(edge_index, edge_attr, self.fill_value, num_loops, num_queries)
         return edge_index, self._read_edges(edge_index, edge_attr, num_keys, num_queries)._replace(bias=bias)
+
+    def _refuse_features_of_loops(self, edges: Any, attr: Tensor | None) -> None:
+        features = self.edge_dim if isinstance(edges, SparseTensor) else attr
+        if is_sparse(edges) and features is not None:
+            refuse(
+                type(self).__name__,
+                "edge_attr",
+                "not come with a sparse matrix that is given self loops",
+                f"edge_dim = {self.edge_dim}",
+                "Pass an edge_index [2, E], or construct the layer with add_self_loops=False.",
+                UnsupportedError,
+            )
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, edges: Edges, weigh: bool, **terms: Any
@@ -64,9 +79,7 @@ class GATLayer(FusedConv):
             out = out + self.bias
         if alpha is None:
             return out
-        if is_torch_sparse_tensor(edge_index):
-            edge_index = set_sparse_value(edge_index, alpha)
-        return out, with_weights(edge_index, alpha)
+        return out, with_weights(edge_index, alpha, inside=True)
 
     def _refuse_stack(self, x: Tensor) -> None:
         if x.dim() != 2:

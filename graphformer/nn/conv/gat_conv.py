@@ -11,7 +11,7 @@ from torch import Tensor
 from graphformer._checks import refuse
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import Additive
-from graphformer.nn.conv.fused import own_pairs
+from graphformer.nn.conv.adjacency import known_size
 from graphformer.nn.conv.gat import GATLayer
 
 
@@ -84,13 +84,14 @@ class GATConv(GATLayer, torch_geometric.nn.conv.GATConv):
             InputError: Nodes, edges or features do not fit, or `size` is not that of x.
         """
         if self.why_unfused() or self._is_crossed(x):
-            plain, edge_attr = own_pairs(edge_index, edge_attr)
+            plain, edge_attr = self._to_pyg(edge_index, edge_attr)
             return super().forward(x, plain, edge_attr, size, return_attention_weights)
         key, query, target = self._read_nodes(x)
-        num_queries = self._count_queries(key, query, size)
+        num_queries = self._count_queries(edge_index, key, query, size)
 
+        num_loops = min(key.shape[0], num_queries)
         edge_index, edges = self._edges_with_loops(
-            edge_index, edge_attr if self.lin_edge is not None else None, key.shape[0], num_queries, size
+            edge_index, edge_attr if self.lin_edge is not None else None, key.shape[0], num_queries, num_loops
         )
         terms: dict[str, Any] = {"score": Additive(negative_slope=self.negative_slope)}
         if edges.attr is not None:
@@ -106,7 +107,8 @@ class GATConv(GATLayer, torch_geometric.nn.conv.GATConv):
 
     def _read_nodes(self, x: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Keys and queries, split over heads, and the targets that the queries come from."""
-        source, target = (x, x) if isinstance(x, Tensor) else x
+        lone = isinstance(x, (tuple, list)) and len(x) == 2 and x[1] is None
+        source, target = (x[0], None) if lone else self._read_pair(x)
         self._refuse_stack(source)
         split = (-1, self.heads, self.out_channels)
         to_key, to_query = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
@@ -115,10 +117,11 @@ class GATConv(GATLayer, torch_geometric.nn.conv.GATConv):
             return key, None if target is None else key, target
         return key, to_query(target).view(split), target
 
-    def _count_queries(self, key: Tensor, query: Tensor | None, size: tuple[int, int] | None) -> int:
+    def _count_queries(self, edges: Any, key: Tensor, query: Tensor | None, size: tuple[int, int] | None) -> int:
         found = key.shape[0] if query is None else query.shape[0]
         if size is None:
-            return found
+            known = known_size(edges) if query is None else None
+            return found if known is None else known[1]
         num_keys, num_queries = size
         if num_keys != key.shape[0] or (query is not None and num_queries != found):
             refuse(type(self).__name__, "size", "be that of x", size, f"x has {key.shape[0]} sources, {found} targets.")

@@ -10,7 +10,6 @@ from torch import Tensor
 from graphformer._checks import refuse
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import Additive
-from graphformer.nn.conv.fused import own_pairs
 from graphformer.nn.conv.gat import GATLayer
 
 
@@ -81,9 +80,9 @@ class GATv2Conv(GATLayer, torch_geometric.nn.conv.GATv2Conv):
             InputError: Nodes, edges or features do not fit.
         """
         if self.why_unfused() or self._is_crossed(x):
-            plain, edge_attr = own_pairs(edge_index, edge_attr)
+            plain, edge_attr = self._to_pyg(edge_index, edge_attr)
             return super().forward(x, plain, edge_attr, return_attention_weights)
-        source, target = (x, x) if isinstance(x, Tensor) else x
+        source, target = self._read_pair(x)
         self._refuse_stack(source)
         if edge_attr is not None and self.lin_edge is None:
             remedy = "Construct the layer with edge_dim=, the width of the features."
@@ -92,7 +91,10 @@ class GATv2Conv(GATLayer, torch_geometric.nn.conv.GATv2Conv):
         key = self.lin_l(source).view(split)
         query = key if self.share_weights and source is target else self.lin_r(target).view(split)
 
-        edge_index, edges = self._edges_with_loops(edge_index, edge_attr, key.shape[0], query.shape[0])
+        num_keys, num_queries = key.shape[0], query.shape[0]
+        edge_index, edges = self._edges_with_loops(
+            edge_index, edge_attr, num_keys, num_queries, min(num_keys, num_queries)
+        )
         terms: dict[str, Any] = {"score": Additive(self.att.squeeze(0), negative_slope=self.negative_slope)}
         if edges.attr is not None and self.lin_edge is not None:
             terms.update(edge_attr=edges.attr, edge_key=self._edge_map(edges.attr))

@@ -23,26 +23,29 @@ class Looped(NamedTuple):
     bias: Tensor | None = None  # [E], -inf for the loops that stay in the list under torch.compile
 
 
-def add_loops(edges: Any, attr: Tensor | None, fill: Fill, num_nodes: int) -> Looped:
-    """One self loop for each of the first `num_nodes` nodes, in the order and with the features of PyG."""
+def add_loops(edges: Any, attr: Tensor | None, fill: Fill, num_nodes: int, num_targets: int) -> Looped:
+    """One self loop for each of the first `num_nodes` nodes, in the order and with the features of PyG.
+
+    A matrix has its features inside: `attr` is None then.
+    """
     if isinstance(edges, SparseTensor):
-        if attr is not None:
-            raise NotImplementedError(
-                "edge_attr and add_self_loops do not go together for a SparseTensor; pass an edge_index, or construct "
-                "the layer with add_self_loops=False."
-            )
         return Looped(torch_sparse.set_diag(edges), None)
     if is_torch_sparse_tensor(edges):
-        edges, attr = remove_self_loops(edges, attr)
-        return Looped(*add_self_loops(edges, attr, fill_value=fill, num_nodes=num_nodes))
+        if edges.dense_dim():  # features, which gradients may flow to
+            return Looped(_replaced_in_matrix(edges, fill), None)
+        return Looped(cached(edges, "loops", lambda: _replaced_in_matrix(edges, None)), None)
     if torch.compiler.is_compiling():
-        return _masked(edges, attr, fill, num_nodes)
+        return _masked(edges, attr, fill, num_nodes, num_targets)
     looped, kept = cached(edges, ("loops", num_nodes), lambda: _replaced(edges, num_nodes))
     if attr is not None:
         attr = attr if kept is None else attr[kept]
         others = looped[:, : looped.shape[1] - num_nodes]
-        attr = torch.cat((attr, compute_loop_attr(others, attr, num_nodes, False, fill)))
+        attr = torch.cat((attr, compute_loop_attr(others, attr, num_targets, False, fill)[:num_nodes]))
     return Looped(looped, attr)
+
+
+def _replaced_in_matrix(edges: Tensor, fill: Fill) -> Tensor:
+    return add_self_loops(remove_self_loops(edges)[0], fill_value=fill)[0]
 
 
 def _replaced(edges: Tensor, num_nodes: int) -> tuple[Tensor, Tensor | None]:
@@ -52,15 +55,15 @@ def _replaced(edges: Tensor, num_nodes: int) -> tuple[Tensor, Tensor | None]:
     return looped, None if bool(kept.all()) else kept
 
 
-def _masked(edges: Tensor, attr: Tensor | None, fill: Fill, num_nodes: int) -> Looped:
+def _masked(edges: Tensor, attr: Tensor | None, fill: Fill, num_nodes: int, num_targets: int) -> Looped:
     """Loops that were there stay, at a score of -inf: the number of edges must not depend on data."""
     stays = edges[0] == edges[1]
     nodes = torch.arange(num_nodes, device=edges.device)
     bias = torch.zeros(edges.shape[1] + num_nodes, device=edges.device)
     bias[: edges.shape[1]].masked_fill_(stays, -torch.inf)
     if attr is not None:
-        # One target more than there are nodes takes the features of the loops that stay.
-        target = torch.where(stays, num_nodes, edges[1])
-        found = compute_loop_attr(torch.stack((edges[0], target)), attr, num_nodes + 1, False, fill)
+        # One target more than there are takes the features of the loops that stay.
+        target = torch.where(stays, num_targets, edges[1])
+        found = compute_loop_attr(torch.stack((edges[0], target)), attr, num_targets + 1, False, fill)
         attr = torch.cat((attr, found[:num_nodes]))
     return Looped(torch.cat((edges, nodes.expand(2, -1)), dim=1), attr, bias)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import attend, attention_weights
-from graphformer.nn.conv.fused import FusedConv, own_pairs, with_weights
+from graphformer.nn.conv.adjacency import stored_features, with_weights
+from graphformer.nn.conv.fused import FusedConv
 
 
 class TransformerConv(FusedConv, torch_geometric.nn.conv.TransformerConv):
@@ -75,16 +76,18 @@ class TransformerConv(FusedConv, torch_geometric.nn.conv.TransformerConv):
             InputError: Edges or features do not fit; edge features are missing.
         """
         # Without lin_edge PyG adds edge features to the values as they are, which only its messages can do.
-        if self.why_unfused() or (edge_attr is not None and self.lin_edge is None):
-            plain, edge_attr = own_pairs(edge_index, edge_attr)
+        bare = self.lin_edge is None and (edge_attr is not None or stored_features(edge_index) is not None)
+        if self.why_unfused() or bare:
+            plain, edge_attr = self._to_pyg(edge_index, edge_attr)
             return super().forward(x, plain, edge_attr, return_attention_weights)
-        source, target = (x, x) if isinstance(x, Tensor) else x
+        source, target = self._read_pair(x)
         split = (-1, self.heads, self.out_channels)
         query = self.lin_query(target).view(split)
         key = self.lin_key(source).view(split)
         value = self.lin_value(source).view(split)
 
-        graph, attr, _ = self._read_edges(edge_index, edge_attr, key.shape[0], query.shape[0])
+        edges = self._check_edges(edge_index, key.shape[0], query.shape[0])
+        graph, attr, _ = self._read_edges(edges, edge_attr, key.shape[0], query.shape[0])
         terms: dict[str, Any] = {}
         if self.lin_edge is not None:
             attr = self._require_attr(attr)
@@ -94,7 +97,7 @@ class TransformerConv(FusedConv, torch_geometric.nn.conv.TransformerConv):
         out = attend(query, key, value, graph, **terms, **more, dropout=dropout, backend=self.backend)
         out = self._join(out, target)
         if isinstance(return_attention_weights, bool):
-            return out, with_weights(edge_index, attention_weights(query, key, graph, **terms))
+            return out, with_weights(edge_index, attention_weights(query, key, graph, **terms), inside=False)
         return out
 
     def _join(self, out: Tensor, target: Tensor) -> Tensor:
