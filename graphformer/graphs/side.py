@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from graphformer.graphs.layout import Layout, transpose_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.tiles import Tiles, make_tiles, make_tiles_of_runs
+
+Made = TypeVar("Made")
 
 
 class Side:
@@ -58,12 +60,14 @@ class Side:
     def layout(self) -> Layout:
         """The pairs, enumerated."""
         if self._layout is None:
-            assert self.runs is not None
-            if self._by_query is not None:
-                self._layout = transpose_layout(self._by_query.layout, self.num_rows)
-                return self._layout
-            self._layout = self.runs.layout(self.num_pairs)
+            self._layout = _to_keep(self._list)
         return self._layout
+
+    def _list(self) -> Layout:
+        assert self.runs is not None
+        if self._by_query is not None:
+            return transpose_layout(self._by_query.layout, self.num_rows)
+        return self.runs.layout(self.num_pairs)
 
     @property
     def tiles(self) -> Tiles | None:
@@ -74,12 +78,13 @@ class Side:
         if self._tiles is None:
             if torch.compiler.is_compiling() or type(self.ptr) is not Tensor or self.ptr.device.type != "cpu":
                 return None
-            if self.runs is not None:
-                made = make_tiles_of_runs(self.runs)
-            else:
-                made = make_tiles(self.layout, self.num_rows, self.num_others)
-            self._tiles = (made,)
+            self._tiles = (_to_keep(self._tile),)
         return self._tiles[0]
+
+    def _tile(self) -> Tiles | None:
+        if self.runs is not None:
+            return make_tiles_of_runs(self.runs)
+        return make_tiles(self.layout, self.num_rows, self.num_others)
 
     def transpose(self) -> Side:
         """The other side of the same graph, this one being by query.
@@ -87,6 +92,9 @@ class Side:
         It is held as runs too, where these are few; torch.compile, which needs shapes that do not depend on data, lists
         the pairs.
         """
+        return _to_keep(self._transpose)
+
+    def _transpose(self) -> Side:
         if self.runs is not None and not torch.compiler.is_compiling():
             runs = self.runs.transpose()
             if runs.are_few(self.num_pairs):
@@ -122,3 +130,11 @@ class Side:
         tiles = state["tiles"]
         out._tiles = None if tiles is None else (None if tiles[0] is None else Tiles(*tiles[0]),)
         return out
+
+
+def _to_keep(make: Callable[[], Made]) -> Made:
+    """What is made, as tensors that training may use too where inference mode happens to ask for it first."""
+    if torch.compiler.is_compiling():
+        return make()
+    with torch.inference_mode(False):
+        return make()

@@ -531,3 +531,20 @@ def test_runs_carry_labels_through_a_union_and_count_once() -> None:
     first = graph.stats()
     assert (graph.stats(), first.num_unused_keys) == (first, 1)
     assert graph.to("meta").num_edges == 20
+
+
+@pytest.mark.parametrize("kind", ["dense", "runs", "listed"])
+def test_what_inference_mode_asks_for_first_serves_training(kind):
+    n, x = 80, torch.randn(80, 2, 8)
+    graph = {
+        "dense": lambda: AttentionGraph.from_dense(torch.ones(n, n).bool()),
+        "runs": lambda: gf.patterns.Window(3).on(n),
+        "listed": lambda: AttentionGraph.from_edge_index(torch.randint(n, (2, 3 * n)), num_nodes=n),
+    }[kind]()
+    with torch.inference_mode():
+        graph.prepare()
+        assert graph.by_query.index.shape == graph.by_key.index.shape
+    query = x.clone().requires_grad_()
+    for backend in ("auto", "reference"):
+        gf.attend(query, x, x, graph, backend=backend).sum().backward()
+    assert query.grad is not None
