@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
+from torch_geometric.index import ptr2index
 from torch_geometric.typing import SparseTensor
-from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
-from torch_geometric.utils.sparse import set_sparse_value
+from torch_geometric.utils import is_torch_sparse_tensor
 
 from graphformer.graphs import AttentionGraph
 
@@ -31,11 +31,9 @@ def known_size(edges: Any) -> tuple[int, int] | None:
     return None
 
 
-def listed(edges: Any) -> Any:
-    """A matrix whose entries can be read in the order in which they are stored; anything else as it is."""
-    if isinstance(edges, Tensor) and edges.layout == torch.sparse_coo and not edges.is_coalesced():
-        return edges.clone()._coalesced_(True)  # a clone: PyG sets this flag on the caller's matrix
-    return edges
+def is_loose(edges: Any) -> bool:
+    """Whether the edges are an uncoalesced matrix, whose entries can be read, copies too, but not with gradients."""
+    return isinstance(edges, Tensor) and edges.layout == torch.sparse_coo and not edges.is_coalesced()
 
 
 def stored_features(edges: Any) -> Tensor | None:
@@ -44,12 +42,20 @@ def stored_features(edges: Any) -> Tensor | None:
         return edges.storage.value()
     if not is_torch_sparse_tensor(edges) or edges.dense_dim() == 0:
         return None
-    return to_edge_index(edges)[1]
+    return edges._values() if is_loose(edges) else edges.values()
 
 
-def stored_pairs(edges: Tensor) -> Tensor:
-    """The (source, target) pairs of a matrix in the order of its values. Shape `[2, E]`."""
-    return to_edge_index(edges)[0].flip(0)
+def stored_pairs(edges: Any) -> Tensor:
+    """The (source, target) pairs of a matrix in the order in which it stores its values. Shape `[2, E]`."""
+    if isinstance(edges, SparseTensor):
+        target, source, _ = edges.coo()
+    elif edges.layout == torch.sparse_coo:
+        target, source = edges._indices()
+    elif edges.layout == torch.sparse_csr:
+        target, source = ptr2index(edges.crow_indices()), edges.col_indices()
+    else:
+        target, source = edges.row_indices(), ptr2index(edges.ccol_indices())
+    return torch.stack((source, target))
 
 
 def own_pairs(edges: Any, attr: Tensor | None) -> tuple[Any, Tensor | None]:
@@ -71,5 +77,14 @@ def with_weights(edges: Any, alpha: Tensor, *, inside: bool) -> Any:
     if isinstance(edges, SparseTensor):
         return edges.set_value(alpha, layout="coo")
     if inside and is_torch_sparse_tensor(edges):
-        return set_sparse_value(edges, alpha), alpha
+        return _with_values(edges, alpha), alpha
     return edges, alpha
+
+
+def _with_values(matrix: Tensor, values: Tensor) -> Tensor:
+    size = (*matrix.shape[:2], *values.shape[1:])
+    if matrix.layout == torch.sparse_coo:
+        return torch.sparse_coo_tensor(matrix._indices(), values, size, is_coalesced=not is_loose(matrix) or None)
+    if matrix.layout == torch.sparse_csr:
+        return torch.sparse_csr_tensor(matrix.crow_indices(), matrix.col_indices(), values, size)
+    return torch.sparse_csc_tensor(matrix.ccol_indices(), matrix.row_indices(), values, size)

@@ -61,5 +61,6 @@ def cached(edges: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
             kept.pop(next(iter(kept)))
         entry = kept[edges] = _Entry(written._version, {})
     if tag not in entry.made:
-        entry.made[tag] = make()
+        with torch.inference_mode(False):  # which may ask first for what training uses later
+            entry.made[tag] = make()
     return entry.made[tag]

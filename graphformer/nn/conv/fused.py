@@ -14,7 +14,7 @@ from graphformer._checks import refuse
 from graphformer._errors import IdError
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.convert import read_adjacency
-from graphformer.nn.conv.adjacency import is_sparse, known_size, listed, own_pairs, stored_features, stored_pairs
+from graphformer.nn.conv.adjacency import is_loose, is_sparse, known_size, own_pairs, stored_features, stored_pairs
 from graphformer.nn.conv.cache import cached
 
 _STEPS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
@@ -111,9 +111,12 @@ class FusedConv(MessagePassing):
             rule = f"have (sources, targets) = {size} like x"
             remedy = "Make it over the nodes that x holds; rows of a sparse matrix are targets."
             refuse(type(self).__name__, "edge_index", rule, known, remedy)
+        if is_loose(edges) and edges.requires_grad:
+            rule = "be coalesced where its values have gradients"
+            refuse(type(self).__name__, "edge_index", rule, "an uncoalesced matrix", "Call .coalesce() on it.")
         if pairs is not None and edges.is_floating_point():
             return pairs  # an empty list is float by torch's default
-        return listed(edges)
+        return edges
 
     def _refuse_reverse(self, edges: Any) -> None:
         if self.flow == "target_to_source":
@@ -126,10 +129,15 @@ class FusedConv(MessagePassing):
                 "themselves which side asks: transpose them instead.",
             )
 
-    def _to_pyg(self, edges: Any, attr: Tensor | None) -> tuple[Any, Tensor | None]:
+    def _to_pyg(self, x: Any, edges: Any, attr: Tensor | None) -> tuple[Any, Tensor | None]:
         """Edges and features for PyG's own path."""
         if isinstance(edges, AttentionGraph):
-            self._refuse_reverse(edges)
+            source, target = x if isinstance(x, (tuple, list)) else (x, x)
+            self._check_edges(edges, source.shape[0], edges.num_queries if target is None else target.shape[0])
+        return self._own_pairs(edges, attr)
+
+    def _own_pairs(self, edges: Any, attr: Tensor | None) -> tuple[Any, Tensor | None]:
+        if isinstance(edges, AttentionGraph):
             self._check_own_features(edges, attr)
         return own_pairs(edges, attr)
 

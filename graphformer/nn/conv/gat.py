@@ -35,7 +35,7 @@ class GATLayer(FusedConv):
         edge_index, bias = self._check_edges(edge_index, num_keys, num_queries), None
         if self.add_self_loops:
             self._refuse_features_of_loops(edge_index, edge_attr)
-            edge_index, edge_attr = self._to_pyg(edge_index, edge_attr)
+            edge_index, edge_attr = self._own_pairs(edge_index, edge_attr)
             if not is_sparse(edge_index):
                 self._check_features(edge_attr, edge_index.shape[1])
             edge_index, edge_attr, bias = add_loops(edge_index, edge_attr, self.fill_value, num_loops, num_queries)

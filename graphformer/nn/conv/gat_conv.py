@@ -84,7 +84,8 @@ class GATConv(GATLayer, torch_geometric.nn.conv.GATConv):
             InputError: Nodes, edges or features do not fit, or `size` is not that of x.
         """
         if self.why_unfused() or self._is_crossed(x):
-            plain, edge_attr = self._to_pyg(edge_index, edge_attr)
+            plain, edge_attr = self._to_pyg(x, edge_index, edge_attr)
+            size = edge_index.size if isinstance(edge_index, AttentionGraph) else size
             return super().forward(x, plain, edge_attr, size, return_attention_weights)
         key, query, target = self._read_nodes(x)
         num_queries = self._count_queries(edge_index, key, query, size)

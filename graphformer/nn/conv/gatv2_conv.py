@@ -80,7 +80,7 @@ class GATv2Conv(GATLayer, torch_geometric.nn.conv.GATv2Conv):
             InputError: Nodes, edges or features do not fit.
         """
         if self.why_unfused() or self._is_crossed(x):
-            plain, edge_attr = self._to_pyg(edge_index, edge_attr)
+            plain, edge_attr = self._to_pyg(x, edge_index, edge_attr)
             return super().forward(x, plain, edge_attr, return_attention_weights)
         source, target = self._read_pair(x)
         self._refuse_stack(source)

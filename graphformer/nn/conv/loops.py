@@ -45,6 +45,8 @@ def add_loops(edges: Any, attr: Tensor | None, fill: Fill, num_nodes: int, num_t
 
 
 def _replaced_in_matrix(edges: Tensor, fill: Fill) -> Tensor:
+    # PyG writes to a flag of the matrix that it reads: not to the caller's, where nothing hangs on it.
+    edges = edges if edges.requires_grad else edges.data
     return add_self_loops(remove_self_loops(edges)[0], fill_value=fill)[0]
 
 

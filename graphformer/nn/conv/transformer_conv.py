@@ -78,7 +78,7 @@ class TransformerConv(FusedConv, torch_geometric.nn.conv.TransformerConv):
         # Without lin_edge PyG adds edge features to the values as they are, which only its messages can do.
         bare = self.lin_edge is None and (edge_attr is not None or stored_features(edge_index) is not None)
         if self.why_unfused() or bare:
-            plain, edge_attr = self._to_pyg(edge_index, edge_attr)
+            plain, edge_attr = self._to_pyg(x, edge_index, edge_attr)
             return super().forward(x, plain, edge_attr, return_attention_weights)
         source, target = self._read_pair(x)
         split = (-1, self.heads, self.out_channels)
