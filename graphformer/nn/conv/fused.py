@@ -43,6 +43,11 @@ class FusedConv(MessagePassing):
     dropout: float
     lin_edge: Any
 
+    # Where PyG's layer was made first, its class has a propagate written for it, which does not know explain; what a
+    # class inherits is what it goes back to when it is explained.
+    propagate = getattr(MessagePassing, "_orig_propagate", MessagePassing.propagate)
+    edge_updater = getattr(MessagePassing, "_orig_edge_updater", MessagePassing.edge_updater)
+
     def why_unfused(self) -> list[str]:
         """The reasons why the next forward sends PyG's messages; none means that the kernel runs.
 
