@@ -19,7 +19,10 @@ from graphformer.nn.conv.cache import cached
 
 _STEPS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
 _DRIVERS = ("propagate", "edge_updater")  # for each class PyG writes these anew
-_HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+_HOOKS = [
+    (step, f"_{step}_forward_pre_hooks", f"_{step}_forward_hooks")
+    for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+]
 _MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -57,8 +60,11 @@ class FusedConv(MessagePassing):
             ([], ["aggr='max' is no sum"])
         """
         reasons = ["an explainer asks for messages"] if self.explain else []
-        reasons += [f"hooks on {name} are registered" for name in _HOOKS if self._hooks_on(name)]
-        if type(self.aggr_module) is not SumAggregation:
+        for step, before, after in _HOOKS:
+            if getattr(self, before) or getattr(self, after):
+                reasons.append(f"hooks on {step} are registered")
+        linear, aggregation = self.lin_edge, self.aggr_module
+        if type(aggregation) is not SumAggregation:
             reasons.append(f"aggr={self.aggr!r} is no sum")
         if self.decomposed_layers != 1:
             reasons.append("decomposed_layers splits the channels")
@@ -67,13 +73,13 @@ class FusedConv(MessagePassing):
         own = [name for name in _STEPS if self._called(name) is not getattr(self.original, name)]
         own += [name for name in _DRIVERS if not self._is_written_by_pyg(name)]
         reasons += [f"{type(self).__name__} has a {name} of its own" for name in own]
-        if self.lin_edge is not None and type(self.lin_edge) is not Linear:
+        if linear is not None and (type(linear) is not Linear or linear.bias is not None):
             reasons.append("lin_edge is no plain linear map")
-        reasons += [f"{name} has hooks" for name in ("lin_edge", "aggr_module") if _has_hooks(getattr(self, name))]
+        if _has_hooks(linear):
+            reasons.append("lin_edge has hooks")
+        if _has_hooks(aggregation):
+            reasons.append("aggr_module has hooks")
         return reasons
-
-    def _hooks_on(self, name: str) -> bool:
-        return bool(getattr(self, f"_{name}_forward_pre_hooks") or getattr(self, f"_{name}_forward_hooks"))
 
     def _called(self, name: str) -> Any:
         """The function behind a method, be it the class's or the instance's own."""
@@ -82,9 +88,10 @@ class FusedConv(MessagePassing):
 
     def _is_written_by_pyg(self, name: str) -> bool:
         module = self._called(name).__module__
-        if module == MessagePassing.__module__:
-            return True
-        return any(module == f"{kind.__module__}_{kind.__name__}_{name}" for kind in type(self).__mro__)
+        for kind in type(self).__mro__:
+            if module == f"{kind.__module__}_{kind.__name__}_{name}":
+                return True
+        return module == MessagePassing.__module__
 
     def __prepare_scriptable__(self) -> MessagePassing:
         """PyG's own layer around the same weights, for torch.jit.script, which cannot call the kernel."""
@@ -198,8 +205,9 @@ class FusedConv(MessagePassing):
 def _has_hooks(module: Any) -> bool:
     if module is None:
         return False
-    lazy = hasattr(module, "_hook")  # PyG's hook on a map that has no width yet
-    return sum(len(getattr(module, name)) for name in _MODULE_HOOKS) > lazy
+    state = module.__dict__
+    hooks = [len(state[name]) for name in _MODULE_HOOKS if state[name]]
+    return bool(hooks) and sum(hooks) > ("_hook" in state)  # PyG's hook on a map that has no width yet
 
 
 def _as_rows(attr: Tensor | None) -> Tensor | None:
