@@ -30,7 +30,7 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
-def cached(edges: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
+def cached(tensor: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
     """What `make` gives for a tensor, made once for each tag while the tensor lives and is not written to.
 
     Entries go by the tensor's identity and version, so that another tensor at the same address and a tensor that was
@@ -39,7 +39,7 @@ def cached(edges: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
     inference mode), of what is no tensor, and under torch.compile.
 
     Args:
-        edges: What `make` reads; it must not be reachable from the result, or neither would ever be freed.
+        tensor: What `make` reads; it must not be reachable from the result, or neither would ever be freed.
         tag: What else the result depends on.
         make: Called without arguments.
 
@@ -51,15 +51,15 @@ def cached(edges: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
         >>> cached(index, "largest", lambda: int(index.max()))
         4
     """
-    written = edges.as_tensor() if isinstance(edges, EdgeIndex) else edges
+    written = tensor.as_tensor() if isinstance(tensor, EdgeIndex) else tensor
     if torch.compiler.is_compiling() or not isinstance(written, Tensor) or written.is_inference():
         return make()
     kept = _KEPT.entries
-    entry = kept.get(edges)
+    entry = kept.get(tensor)
     if entry is None or entry.version != written._version:
         if entry is None and len(kept) >= _MOST:
             kept.pop(next(iter(kept)))
-        entry = kept[edges] = _Entry(written._version, {})
+        entry = kept[tensor] = _Entry(written._version, {})
     if tag not in entry.made:
         with torch.inference_mode(False):  # which may ask first for what training uses later
             entry.made[tag] = make()
