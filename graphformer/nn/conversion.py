@@ -22,9 +22,25 @@ LAYERS: dict[type[Module], type[Module]] = {
 }
 # By name, as some came after the oldest PyG that is supported.
 _UNKNOWN = frozenset(
-    "AGNNConv CuGraphGATConv DNAConv DenseGATConv GATEConv GraphMultisetTransformer HANConv HEATConv HGTConv "
-    "PatchTransformerAggregation PerformerAttention PointTransformerConv PolynormerAttention QFormer RGATConv "
-    "SGFormerAttention SuperGATConv".split()
+    [
+        "AGNNConv",
+        "CuGraphGATConv",
+        "DNAConv",
+        "DenseGATConv",
+        "GATEConv",
+        "GraphMultisetTransformer",
+        "HANConv",
+        "HEATConv",
+        "HGTConv",
+        "PatchTransformerAggregation",
+        "PerformerAttention",
+        "PointTransformerConv",
+        "PolynormerAttention",
+        "QFormer",
+        "RGATConv",
+        "SGFormerAttention",
+        "SuperGATConv",
+    ]
 )
 
 
