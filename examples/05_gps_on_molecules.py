@@ -44,10 +44,8 @@ class GPS(torch.nn.Module):
             from torch_geometric.nn import GPSConv
         else:
             from graphformer.nn import GPSConv
-        from ogb.graphproppred.mol_encoder import (
-            AtomEncoder,
-            BondEncoder,
-        )  # ogb asks the network if imported before load
+        # Here, as ogb asks the network for updates unless load imports it first.
+        from ogb.graphproppred.mol_encoder import AtomEncoder, BondEncoder
 
         c = config.channels
         self.atoms, self.bonds = AtomEncoder(c), BondEncoder(c)
