@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch_geometric.nn as pyg
 from torch.nn import Module, MultiheadAttention
@@ -12,12 +12,15 @@ from torch.nn.utils.parametrize import is_parametrized
 from graphformer._checks import require
 from graphformer.nn.conv.gat_conv import GATConv
 from graphformer.nn.conv.gatv2_conv import GATv2Conv
+from graphformer.nn.conv.gps_conv import GPSConv
 from graphformer.nn.conv.transformer_conv import TransformerConv
 
-# Ours derive from PyG's and keep no state of their own, so that an instance changes its class and nothing else.
+# Ours derive from PyG's and hold what it holds, so that an instance changes its class and nothing else. Where ours has
+# options that are not PyG's, `_take_options` gives them their defaults.
 LAYERS: dict[type[Module], type[Module]] = {
     pyg.GATConv: GATConv,
     pyg.GATv2Conv: GATv2Conv,
+    pyg.GPSConv: GPSConv,
     pyg.TransformerConv: TransformerConv,
 }
 # By name, as some came after the oldest PyG that is supported.
@@ -149,7 +152,7 @@ def convert(model: Module) -> Conversion:
     return Conversion(tuple(layers))
 
 
-def _replace(module: Module, original: type[Module]) -> str | None:
+def _replace(module: Any, original: type[Module]) -> str | None:
     """Make the module ours, or tell why not."""
     name, ours = type(module).__name__, LAYERS[original]
     if is_parametrized(module):
@@ -162,7 +165,10 @@ def _replace(module: Module, original: type[Module]) -> str | None:
     reasons = module.why_unfused() if hasattr(module, "why_unfused") else []
     if reasons:
         module.__class__ = original
-    return "; ".join(reasons) or None
+        return "; ".join(reasons)
+    if hasattr(module, "_take_options"):
+        module._take_options()
+    return None
 
 
 def _why_unknown(module: Module) -> str | None:

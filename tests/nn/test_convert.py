@@ -10,18 +10,27 @@ from torch.nn import ModuleList, MultiheadAttention
 from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import graphformer.nn
 from graphformer._errors import InputError
 from graphformer.nn import Conversion, convert
 from graphformer.nn.conversion import LAYERS
 from graphformer.testing import assert_close
 
 N, C, E, F = 12, 8, 40, 3
-CALLS = {
-    pyg.GATConv: (lambda: pyg.GATConv(C, 4, heads=2, edge_dim=F), lambda layer, d: layer(d.x, d.edges, d.attr)),
-    pyg.GATv2Conv: (lambda: pyg.GATv2Conv(C, 4, heads=2, edge_dim=F), lambda layer, d: layer(d.x, d.edges, d.attr)),
+CALLS = {  # how a layer is made from PyG's class or ours, and called
+    pyg.GATConv: (
+        lambda kind: kind(C, 4, heads=2, edge_dim=F),
+        lambda layer, d: layer(d.x, d.edges, d.attr),
+    ),
+    pyg.GATv2Conv: (
+        lambda kind: kind(C, 4, heads=2, edge_dim=F),
+        lambda layer, d: layer(d.x, d.edges, d.attr),
+    ),
+    pyg.GPSConv: (
+        lambda kind: kind(C, pyg.GINConv(torch.nn.Linear(C, C)), heads=2),
+        lambda layer, d: layer(d.x, d.edges, d.batch),
+    ),
     pyg.TransformerConv: (
-        lambda: pyg.TransformerConv(C, 4, heads=2, edge_dim=F),
+        lambda kind: kind(C, 4, heads=2, edge_dim=F),
         lambda layer, d: layer(d.x, d.edges, d.attr),
     ),
 }
@@ -62,7 +71,7 @@ def kernel_ran(call):
 
 
 def make(kind, dtype=torch.float64):
-    layer = CALLS[kind][0]().to(dtype).eval()
+    layer = CALLS[kind][0](kind).to(dtype).eval()
     return layer, CALLS[kind][1], Inputs(dtype)
 
 
@@ -83,20 +92,20 @@ def test_only_the_class_changes(kind):
     assert report.replaced == ("layer",)
     assert report.left == {}
     assert type(layer) is type(model.layer) is LAYERS[kind]
+    assert layer.__dict__.keys() == CALLS[kind][0](LAYERS[kind]).__dict__.keys()
     assert list(model.state_dict()) == keys
     assert all(parameter is before[name] for name, parameter in model.named_parameters())
     assert not layer.training
     out = call(layer, inputs)
     assert_close(out, expected, torch.float64)
     assert_close(torch.autograd.grad(out.sum(), inputs.x)[0], grads[0], torch.float64)
-    assert type(CALLS[kind][0]()) is kind  # PyG's class itself is as it was
+    assert type(make(kind)[0]) is kind  # PyG's class itself is as it was
 
 
 @each_layer
 def test_a_converted_layer_runs_what_a_constructed_one_runs(kind):
     layer, call, inputs = make(kind)
-    constructed = getattr(graphformer.nn, kind.__name__).__new__(LAYERS[kind])
-    constructed.__setstate__(copy.deepcopy(layer.__dict__))
+    constructed = CALLS[kind][0](LAYERS[kind]).double().eval()
     runs = kernel_ran(lambda: call(constructed, inputs))
     assert not kernel_ran(lambda: call(layer, inputs))
     convert(layer)

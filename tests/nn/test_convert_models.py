@@ -59,6 +59,11 @@ def infomax():
     return pyg.DeepGraphInfomax(C, pyg.GATConv(C, C), lambda z, *_: z.mean(0), corrupt)
 
 
+def gps():
+    layers = [(pyg.GPSConv(C, pyg.GATConv(C, C), heads=2), "x, e -> x"), (pyg.GPSConv(C, None, heads=4), "x, e -> x")]
+    return pyg.Sequential("x, e", layers)
+
+
 def molecules():
     x, edge_index = graph()
     return x, edge_index, torch.randn(E, F), torch.arange(N) // 5
@@ -84,6 +89,7 @@ MODELS = {
             for kind in ("paper__cites__paper", "author__writes__paper", "paper__rev_writes__author")
         ],
     ),
+    "GPS": (gps, graph, ["module_0", "module_0.conv", "module_1"]),
     "Sequential": (sequential, graph, ["module_0", "module_2"]),
     "DeepGraphInfomax": (infomax, graph, ["encoder"]),
     "AttentiveFP": (lambda: AttentiveFP(C, C, 2, F, 2, 2), molecules, ["atom_convs.0", "mol_conv"]),
@@ -125,6 +131,17 @@ def _double(arg):
 
 def test_attention_with_edge_gates_of_a_model_is_told():
     assert convert(AttentiveFP(C, C, 2, F, 2, 2)).left == {"gate_conv": "graphformer has no such layer"}
+
+
+def test_global_attention_that_no_kernel_has_is_told():
+    performer = pyg.GPSConv(C, pyg.GATConv(C, C), heads=2, attn_type="performer")
+    report = convert(performer)
+    assert report.replaced == ("conv",)
+    assert report.left == {"": "attn_type='performer' has no pairs"}
+    hooked = pyg.GPSConv(C, None, heads=2)
+    hooked.attn.register_forward_hook(lambda *args: None)
+    assert convert(hooked).left == {"": "hooks on attn are registered"}
+    assert type(performer) is type(hooked) is pyg.GPSConv
 
 
 def test_lazy_layers_stay_lazy():
