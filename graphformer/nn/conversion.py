@@ -162,12 +162,13 @@ def _replace(module: Any, original: type[Module]) -> str | None:
     if "forward" in vars(module):
         return "it has a forward of its own"
     module.__class__ = ours
-    reasons = module.why_unfused() if hasattr(module, "why_unfused") else []
+    reasons: list[str] = getattr(module, "why_unfused", list)()
     if reasons:
         module.__class__ = original
         return "; ".join(reasons)
-    if hasattr(module, "_take_options"):
-        module._take_options()
+    take_options = getattr(module, "_take_options", None)
+    if take_options is not None:
+        take_options()
     return None
 
 
