@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch.nn import BatchNorm1d, Linear, ModuleList, ReLU, Sequential
+from torch.nn import Linear, ModuleList, ReLU, Sequential
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINEConv, global_mean_pool
 from torch_geometric.transforms import AddRandomWalkPE
@@ -49,9 +49,10 @@ class GPS(torch.nn.Module):
 
         c = config.channels
         self.atoms, self.bonds = AtomEncoder(c), BondEncoder(c)
-        self.walks = Sequential(BatchNorm1d(config.walk_length), Linear(config.walk_length, c))
+        self.walks = Linear(config.walk_length, c)
         local = [GINEConv(Sequential(Linear(c, c), ReLU(), Linear(c, c))) for _ in range(config.num_layers)]
-        self.convs = ModuleList(GPSConv(c, conv, heads=config.heads, dropout=config.dropout) for conv in local)
+        more = {"heads": config.heads, "dropout": config.dropout, "norm": "layer_norm", "norm_kwargs": {"mode": "node"}}
+        self.convs = ModuleList(GPSConv(c, conv, **more) for conv in local)
         self.out = Sequential(Linear(c, c), ReLU(), Linear(c, task.num_tasks))
 
     def forward(self, data) -> torch.Tensor:
