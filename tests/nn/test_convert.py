@@ -224,10 +224,9 @@ def test_parametrized_layers_are_left():
         (lambda layer: layer.register_message_forward_hook(lambda *args: None), "hooks on message are registered"),
         (lambda layer: setattr(layer, "explain", True), "an explainer asks for messages"),
         (lambda layer: setattr(layer, "decomposed_layers", 2), "decomposed_layers splits the channels"),
-        (lambda layer: setattr(layer, "message", lambda x_j: x_j), "GATConv has a message of its own"),
         (lambda layer: parametrizations.weight_norm(layer.lin_edge), "lin_edge is no plain linear map"),
     ],
-    ids=["hooks", "explain", "decomposed", "message", "weight_norm"],
+    ids=["hooks", "explain", "decomposed", "weight_norm"],
 )
 def test_what_sends_messages_is_left_as_it_was(change, why):
     layer = pyg.GATConv(C, 8, edge_dim=F)

@@ -55,10 +55,10 @@ class FusedConv(MessagePassing):
             reasons.append("decomposed_layers splits the channels")
         kind = type(self)
         for name in _STEPS:
-            if getattr(kind, name) is not getattr(self.original, name) or name in vars(self):
+            if getattr(kind, name) is not getattr(self.original, name):
                 reasons.append(f"{kind.__name__} has a {name} of its own")
         linear = getattr(self, "lin_edge", None)
-        if linear is not None and not _is_plain(linear):
+        if linear is not None and (type(linear) is not Linear or linear._forward_hooks):
             reasons.append("lin_edge is no plain linear map")
         return reasons
 
@@ -122,14 +122,6 @@ class FusedConv(MessagePassing):
             where = type(self).__name__
             refuse(where, "edge_attr", f"have shape [E, {width}]", list(attr.shape), "Its width is edge_dim.")
         return self.lin_edge.weight.t().unflatten(1, (self.heads, self.out_channels))
-
-
-def _is_plain(linear: torch.nn.Module) -> bool:
-    """Whether nothing happens in a call of the map but the product, so that its weight says it all."""
-    if type(linear) is not Linear or linear._forward_hooks or linear._backward_hooks or linear._backward_pre_hooks:
-        return False
-    # A lazy map's own hook gives it its width.
-    return all(getattr(hook, "__self__", None) is linear for hook in linear._forward_pre_hooks.values())
 
 
 def _lay_out(edges: Tensor, size: tuple[int, int], flow: str) -> AttentionGraph:
