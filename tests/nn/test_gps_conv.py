@@ -164,14 +164,14 @@ def test_what_no_kernel_does_is_pygs():
     for options in ({"attn_type": "performer"}, {"attn_kwargs": {"add_zero_attn": True}}):
         ours, theirs = (layer.eval() for layer in pair(**options))
         ours.load_state_dict(theirs.state_dict())
-        assert len(ours.why_dense()) == 1
+        assert len(ours.why_unfused()) == 1
         assert_close(ours(data.x, None, data.batch), theirs(data.x, None, data.batch))
 
 
 def test_hooks_on_the_attention_are_called():
     ours, theirs = (layer.eval() for layer in pair())
     data, seen = molecules(), []
-    assert ours.why_dense() == []
+    assert ours.why_unfused() == []
     handle = ours.attn.register_forward_hook(lambda *call: seen.append(call))
     assert_close(ours(data.x, None, data.batch), theirs(data.x, None, data.batch))
     assert len(seen) == 1
@@ -407,7 +407,7 @@ def test_what_does_not_fit_is_refused():
         layer(data.x, None, data.batch, graph=Full().on(data))
     layer = GPSConv(C, None).double()
     layer.attn = MultiheadAttention(C, 1, batch_first=True, dtype=torch.float64)
-    assert layer.why_dense() == []
+    assert layer.why_unfused() == []
     layer.attn = type("Own", (torch.nn.MultiheadAttention,), {})(C, 1, batch_first=True, dtype=torch.float64)
     with pytest.raises(InputError, match="must meet attention on pairs; got attn is Own, not torch's"):
         layer(data.x, None, data.batch, graph=Full().on(data))

@@ -26,7 +26,7 @@ class GPSConv(pyg.GPSConv):
 
     Rampasek et al., "Recipe for a general, powerful, scalable graph transformer" (NeurIPS 2022). Constructor,
     parameters, `state_dict` and forward are PyG's; with the arguments that are PyG's the numbers are too. PyG's own
-    forward, in dense batches, runs where attention is none that a kernel has, see :meth:`why_dense`.
+    forward, in dense batches, runs where attention is none that a kernel has, see :meth:`why_unfused`.
 
     Args:
         channels: Width C of the nodes.
@@ -83,6 +83,16 @@ class GPSConv(pyg.GPSConv):
         backend: str = "auto",
     ) -> None:
         super().__init__(channels, conv, heads, dropout, act, act_kwargs, norm, norm_kwargs, attn_type, attn_kwargs)
+        self._take_options(pattern, edge_dim, num_relations, backend)
+
+    def _take_options(
+        self,
+        pattern: Pattern | None = None,
+        edge_dim: int | None = None,
+        num_relations: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        """What PyG's layer does not have; without arguments, what makes an instance of PyG's one of ours."""
         if not (pattern is None or isinstance(pattern, Pattern)):
             remedy = "For example Edges() | Expander(4); a graph that is ready is given to forward."
             refuse(_WHERE, "pattern", "be a pattern or None", type(pattern).__name__, remedy)
@@ -95,10 +105,10 @@ class GPSConv(pyg.GPSConv):
         self.edge_dim = edge_dim
         self.num_relations = num_relations
         self.backend = backend
-        shape = (heads, channels // heads)
+        shape = (self.heads, self.channels // self.heads)
         self.edge_key = None if edge_dim is None else Parameter(torch.empty(edge_dim, *shape))
         self.edge_value = None if edge_dim is None else Parameter(torch.empty(edge_dim, *shape))
-        self.relation_bias = None if num_relations is None else Parameter(torch.empty(num_relations, heads))
+        self.relation_bias = None if num_relations is None else Parameter(torch.empty(num_relations, self.heads))
         self._reset_terms()
         self._is_dense(None)
 
@@ -114,11 +124,11 @@ class GPSConv(pyg.GPSConv):
         if self.relation_bias is not None:
             torch.nn.init.zeros_(self.relation_bias)
 
-    def why_dense(self) -> list[str]:
+    def why_unfused(self) -> list[str]:
         """The reasons why the next forward is PyG's own, in dense batches; none means that the kernel runs.
 
         Example:
-            >>> GPSConv(8, None).why_dense(), GPSConv(8, None, attn_type="performer").why_dense()
+            >>> GPSConv(8, None).why_unfused(), GPSConv(8, None, attn_type="performer").why_unfused()
             ([], ["attn_type='performer' has no pairs"])
         """
         attn = self.attn
@@ -196,7 +206,7 @@ class GPSConv(pyg.GPSConv):
 
     def _is_dense(self, graph: AttentionGraph | None) -> bool:
         """Whether PyG's own forward runs; refuses what that one cannot do."""
-        reasons = self.why_dense()
+        reasons = self.why_unfused()
         if reasons and not (self._is_plain and graph is None):
             remedy = "Leave them out, for PyG's own forward in dense batches, or mend the reason."
             refuse(_WHERE, "pattern, edge_dim, num_relations and graph", "meet attention on pairs", reasons[0], remedy)
