@@ -5,6 +5,7 @@ from importlib import import_module
 _HOME = {
     "AddLaplacianEigenvectors": "structure",
     "AddRandomWalk": "structure",
+    "AttentionalAggregation": "aggr.attentional",
     "ContentAttention": "content_attention",
     "DegreeScaler": "degree",
     "FeedForward": "feed_forward",
@@ -17,6 +18,7 @@ _HOME = {
     "LearnedEncoding": "encodings",
     "MultiheadAttention": "multihead_attention",
     "RandomWalkEncoding": "encodings",
+    "SetTransformerAggregation": "aggr.set_transformer",
     "SinusoidalEncoding": "encodings",
     "SortedBlocks": "sorted_blocks",
     "TransformerBlock": "block",
