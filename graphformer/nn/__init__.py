@@ -5,6 +5,7 @@ from importlib import import_module
 _HOME = {
     "AddLaplacianEigenvectors": "structure",
     "AddRandomWalk": "structure",
+    "AttentionalAggregation": "aggr.attentional",
     "ContentAttention": "content_attention",
     "Conversion": "conversion",
     "DegreeScaler": "degree",
@@ -18,6 +19,7 @@ _HOME = {
     "LearnedEncoding": "encodings",
     "MultiheadAttention": "multihead_attention",
     "RandomWalkEncoding": "encodings",
+    "SetTransformerAggregation": "aggr.set_transformer",
     "SinusoidalEncoding": "encodings",
     "SortedBlocks": "sorted_blocks",
     "TransformerBlock": "block",
