@@ -186,6 +186,17 @@ def test_dtypes_under_autocast(dtype, calls):
     assert len(calls) == 1
 
 
+def test_dtypes_of_gates_and_values_may_differ(calls):
+    def halve(dtype):
+        return pyg.Sequential("x", [(lambda x: x.to(dtype) / 2, "x -> x")])
+
+    for kinds in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        theirs, mine = twins(*(lambda kind=kind: halve(kind) for kind in kinds))
+        out = compare(theirs, mine, torch.randn(40, C, requires_grad=True), **make_sets("sorted"))
+        assert out.dtype == torch.float64
+    assert len(calls) == 2
+
+
 def test_inside_message_passing(calls):
     theirs, mine = twins(lambda: Linear(C, 1))
     layers = [pyg.SAGEConv(C, D, aggr=aggr).double() for aggr in (theirs, mine)]
@@ -265,5 +276,6 @@ def test_a_reused_index_is_read_anew_after_a_change(calls):
     before = mine(x, index, dim_size=2)
     assert mine(x, index, dim_size=2).equal(before)
     assert calls[0] is calls[1]
+    assert mine(x, index, dim_size=3)[:2].equal(before)
     index[1] = 1
     assert not mine(x, index, dim_size=2).equal(before)

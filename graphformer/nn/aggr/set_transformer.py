@@ -86,11 +86,12 @@ class SetTransformerAggregation(aggr.SetTransformerAggregation):
             return super().forward(x, index, ptr, dim_size, dim, max_num_elements)
         counts = degree(index, dim_size, torch.int64)
         longest = int(counts.max()) if max_num_elements is None else max_num_elements
-        lengths = counts.clamp(max=longest)
-        if not _is_for_the_kernel(lengths, longest, self.channels):
+        batch = counts.shape[0] * longest * self.channels
+        if batch < _BATCH and batch - x.numel() < _PADDING:
             return super().forward(x, index, ptr, dim_size, dim, max_num_elements)
         self.assert_sorted_index(index)
         self.assert_two_dimensional_input(x, dim)
+        lengths = counts.clamp(max=longest)
         if max_num_elements is not None:
             place = torch.arange(x.shape[0], device=x.device) - offsets(counts)[index]
             x = x[place < max_num_elements]
@@ -107,11 +108,6 @@ class SetTransformerAggregation(aggr.SetTransformerAggregation):
             x = decoder(x)
         x = x.nan_to_num()
         return x.flatten(1) if self.concat else x.mean(dim=1)
-
-
-def _is_for_the_kernel(lengths: Tensor, longest: int, channels: int) -> bool:
-    batch = lengths.shape[0] * longest * channels
-    return batch >= _BATCH or batch - int(lengths.sum()) * channels >= _PADDING
 
 
 @torch.compiler.disable  # their sizes depend on data: one break instead of many
