@@ -10,6 +10,7 @@ from torch.nn import Module, MultiheadAttention
 from torch.nn.utils.parametrize import is_parametrized
 
 from graphformer._checks import require
+from graphformer.nn.aggr import AttentionalAggregation, SetTransformerAggregation
 from graphformer.nn.conv.gat_conv import GATConv
 from graphformer.nn.conv.gatv2_conv import GATv2Conv
 from graphformer.nn.conv.gps_conv import GPSConv
@@ -18,9 +19,11 @@ from graphformer.nn.conv.transformer_conv import TransformerConv
 # Ours derive from PyG's and hold what it holds, so that an instance changes its class and nothing else. Where ours has
 # options that are not PyG's, `_take_options` gives them their defaults.
 LAYERS: dict[type[Module], type[Module]] = {
+    pyg.aggr.AttentionalAggregation: AttentionalAggregation,
     pyg.GATConv: GATConv,
     pyg.GATv2Conv: GATv2Conv,
     pyg.GPSConv: GPSConv,
+    pyg.aggr.SetTransformerAggregation: SetTransformerAggregation,
     pyg.TransformerConv: TransformerConv,
 }
 # By name, as some came after the oldest PyG that is supported.

@@ -17,6 +17,10 @@ from graphformer.testing import assert_close
 
 N, C, E, F = 12, 8, 40, 3
 CALLS = {  # how a layer is made from PyG's class or ours, and called
+    pyg.aggr.AttentionalAggregation: (
+        lambda kind: kind(torch.nn.Linear(C, 1), torch.nn.Linear(C, C)),
+        lambda layer, d: layer(d.x, d.batch),
+    ),
     pyg.GATConv: (
         lambda kind: kind(C, 4, heads=2, edge_dim=F),
         lambda layer, d: layer(d.x, d.edges, d.attr),
@@ -28,6 +32,10 @@ CALLS = {  # how a layer is made from PyG's class or ours, and called
     pyg.GPSConv: (
         lambda kind: kind(C, pyg.GINConv(torch.nn.Linear(C, C)), heads=2),
         lambda layer, d: layer(d.x, d.edges, d.batch),
+    ),
+    pyg.aggr.SetTransformerAggregation: (
+        lambda kind: kind(C, heads=2),
+        lambda layer, d: layer(d.x, d.batch),
     ),
     pyg.TransformerConv: (
         lambda kind: kind(C, 4, heads=2, edge_dim=F),

@@ -64,6 +64,18 @@ def gps():
     return pyg.Sequential("x, e", layers)
 
 
+class Readout(torch.nn.Module):
+    """Layers of PyG that hold an aggregation, the second inside a readout."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = pyg.SAGEConv(C, C, aggr=pyg.aggr.AttentionalAggregation(torch.nn.Linear(C, 1)))
+        self.readout = pyg.aggr.MultiAggregation(["mean", pyg.aggr.SetTransformerAggregation(C, heads=2)])
+
+    def forward(self, x, edge_index):
+        return self.readout(self.conv(x, edge_index), torch.arange(N) // 5)
+
+
 def molecules():
     x, edge_index = graph()
     return x, edge_index, torch.randn(E, F), torch.arange(N) // 5
@@ -89,6 +101,7 @@ MODELS = {
             for kind in ("paper__cites__paper", "author__writes__paper", "paper__rev_writes__author")
         ],
     ),
+    "aggregations": (Readout, graph, ["conv.aggr_module", "readout.aggrs.1"]),
     "GPS": (gps, graph, ["module_0", "module_0.conv", "module_1"]),
     "Sequential": (sequential, graph, ["module_0", "module_2"]),
     "DeepGraphInfomax": (infomax, graph, ["encoder"]),
