@@ -1,14 +1,15 @@
 """The formula of DESIGN.md section 1 in differentiable torch: the oracle that everything else is checked against.
 
 The functions work on any run of pairs. `attend` and `weights` below apply them to a whole graph, in chunks that are
-recomputed in the backward pass, and serve the cases that no fused backend takes: a user's own score function,
-attention weights, and second derivatives. (Derivatives of those, and programs of torch.compile, are not chunked: they
-hold [E, H, D].)
+recomputed in the backward pass, and serve the cases that no fused backend takes: a user's own score function and
+attention weights; `tangent` serves second derivatives in the same way. (Derivatives of these, and programs of
+torch.compile, are not chunked: they hold [E, H, D].)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,28 +45,41 @@ def gather(source: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     return source.index_select(0, index).to(dtype)
 
 
-def score_bias(tensors: Tensors, pairs: Pairs) -> Tensor | None:
+def score_bias(tensors: Tensors, pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
     """bias + relation_bias of each pair, or None. Shape `[e, H]`; -inf removes a pair."""
-    dtype = tensors.compute_dtype
-    total = None
-    if tensors.bias is not None:
-        total = gather(tensors.bias, pairs.edge_id, dtype)
+    total = None if tensors.bias is None else gather(tensors.bias, pairs.edge_id, dtype)
     if tensors.relation_bias is not None and pairs.relation is not None:
-        term = gather(tensors.relation_bias, pairs.relation, dtype)
-        total = term if total is None else total + term
+        total = plus(total, gather(tensors.relation_bias, pairs.relation, dtype))
     return total
 
 
-def _pair_side(
-    rows: Tensor, table: Tensor | None, edge_map: Tensor | None, tensors: Tensors, pairs: Pairs, removed: Tensor | None
-) -> Tensor:
-    dtype = tensors.compute_dtype
-    total = gather(rows, pairs.key_index, dtype)
+def pair_side(
+    rows: Tensor | None,
+    table: Tensor | None,
+    edge_attr: Tensor | None,
+    edge_map: Tensor | None,
+    pairs: Pairs,
+    removed: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor | None:
+    """rows[j] + table[r] + a @ edge_map, zero where removed; None where nothing is added. Shape `[e, H, D]`."""
+    total = None if rows is None else gather(rows, pairs.key_index, dtype)
     if table is not None and pairs.relation is not None:
-        total = total + gather(table, pairs.relation, dtype)
-    if edge_map is not None and tensors.edge_attr is not None:
-        total = total + torch.einsum("ehf,fhd->ehd", pair_features(tensors, pairs, removed), edge_map.to(dtype))
-    return without(total, removed)
+        total = plus(total, gather(table, pairs.relation, dtype))
+    if edge_attr is not None and edge_map is not None:
+        total = plus(total, _edge_part(gather(edge_attr, pairs.edge_id, dtype), edge_map.to(dtype), removed))
+    return None if total is None else without(total, removed)
+
+
+def plus(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The sum, where None is nothing."""
+    return second if first is None else first if second is None else first + second
+
+
+def _edge_part(attr: Tensor, edge_map: Tensor, removed: Tensor | None) -> Tensor:
+    if removed is None:
+        return (attr @ edge_map.flatten(1)).unflatten(1, edge_map.shape[1:])
+    return torch.einsum("ehf,fhd->ehd", for_heads(attr, edge_map.shape[1], removed), edge_map)
 
 
 def without(total: Tensor, removed: Tensor | None) -> Tensor:
@@ -73,27 +87,26 @@ def without(total: Tensor, removed: Tensor | None) -> Tensor:
     return total if removed is None else total.masked_fill(removed.unsqueeze(2), 0)
 
 
-def pair_features(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tensor:
-    """a(e) for each head, zero where removed. Shape `[e, H, F]`."""
-    assert tensors.edge_attr is not None
-    attr = gather(tensors.edge_attr, pairs.edge_id, tensors.compute_dtype)
-    return without(attr.unsqueeze(1).expand(-1, tensors.query.shape[1], -1), removed)
+def for_heads(attr: Tensor, heads: int, removed: Tensor | None) -> Tensor:
+    """Features `[e, F]` for each head, zero where removed. Shape `[e, H, F]`."""
+    return without(attr.unsqueeze(1).expand(-1, heads, -1), removed)
 
 
-def pair_queries(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tensor:
+def pair_queries(query: Tensor, pairs: Pairs, removed: Tensor | None, dtype: torch.dtype) -> Tensor:
     """q[i], zero where removed. Shape `[e, H, D]`."""
-    return without(gather(tensors.query, pairs.query_index, tensors.compute_dtype), removed)
+    return without(gather(query, pairs.query_index, dtype), removed)
 
 
 def pair_keys(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tensor:
     """k[j] + relation_key + a @ edge_key, zero where removed. Shape `[e, H, D]`."""
-    return _pair_side(tensors.key, tensors.relation_key, tensors.edge_key, tensors, pairs, removed)
+    side = (tensors.key, tensors.relation_key, tensors.edge_attr, tensors.edge_key)
+    return pair_side(*side, pairs, removed, tensors.compute_dtype)  # type: ignore[return-value]
 
 
 def pair_values(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tensor:
     """v[j] + relation_value + a @ edge_value, zero where removed. Shape `[e, H, Dv]`."""
-    assert tensors.value is not None
-    return _pair_side(tensors.value, tensors.relation_value, tensors.edge_value, tensors, pairs, removed)
+    side = (tensors.value, tensors.relation_value, tensors.edge_attr, tensors.edge_value)
+    return pair_side(*side, pairs, removed, tensors.compute_dtype)  # type: ignore[return-value]
 
 
 def activate(kind: str, slope: float, total: Tensor) -> Tensor:
@@ -101,11 +114,18 @@ def activate(kind: str, slope: float, total: Tensor) -> Tensor:
     return torch.tanh(total) if kind == "tanh" else leaky_relu(total, slope)
 
 
+def slope(kind: str, negative_slope: float, total: Tensor, hidden: Tensor) -> Tensor:
+    """The derivative of f, where f(total) = hidden."""
+    if kind == "tanh":
+        return 1 - hidden * hidden
+    return torch.full_like(total, negative_slope).masked_fill_(total > 0, 1)
+
+
 def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
     """The score of each pair, -inf where it is removed. Shape `[e, H]`."""
-    bias = score_bias(tensors, pairs)
+    bias = score_bias(tensors, pairs, tensors.compute_dtype)
     removed = None if bias is None else bias == -torch.inf
-    query = pair_queries(tensors, pairs, removed)
+    query = pair_queries(tensors.query, pairs, removed, tensors.compute_dtype)
     key = pair_keys(tensors, pairs, removed)
     if callable(options.score):
         score = checked_score(options.score(query, key), query)
@@ -147,12 +167,34 @@ def row_statistic(score: Tensor, query_index: Tensor, num_rows: int, normalizer:
 
 def pair_weights(score: Tensor, statistic: Tensor, query_index: Tensor, normalizer: str) -> Tensor:
     """alpha of each pair from its score and its row's statistic. Shape `[e, H]`."""
-    statistic = statistic.masked_fill(statistic == -torch.inf, 0).index_select(0, query_index)
-    if normalizer == "softmax":
-        return (score - statistic).exp()
     if normalizer == "relu":
-        return score.relu() * (-statistic).exp()
-    return (score - statistic).sigmoid()
+        return score.relu() * _inverse_degree(statistic, query_index)
+    scaled = score - _of_pairs(statistic, query_index)
+    return scaled.exp() if normalizer == "softmax" else scaled.sigmoid()
+
+
+def _of_pairs(statistic: Tensor, query_index: Tensor) -> Tensor:
+    return statistic.masked_fill(statistic == -torch.inf, 0).index_select(0, query_index)
+
+
+def _inverse_degree(statistic: Tensor, query_index: Tensor) -> Tensor:
+    return (-_of_pairs(statistic, query_index)).exp()
+
+
+def moved_weights(
+    moved: Tensor, score: Tensor, alpha: Tensor, statistic: Tensor, query_index: Tensor, normalizer: str
+) -> Tensor:
+    """What alpha changes by where the scores change by `moved`. Shape `[e, H]`, over whole rows.
+
+    The derivative of alpha in the scores is a symmetric matrix, so this takes a gradient of alpha to one of the
+    scores, too.
+    """
+    if normalizer == "softmax":
+        mean = segment_sum(alpha * moved, query_index, statistic.shape[0])
+        return alpha * (moved - mean.index_select(0, query_index))
+    if normalizer == "relu":
+        return moved * (score > 0) * _inverse_degree(statistic, query_index)
+    return moved * alpha * (1 - alpha)
 
 
 def pair_dropout(alpha: Tensor, pairs: Pairs, options: Options) -> Tensor:
@@ -170,19 +212,14 @@ def attend(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
     num_rows, num_heads = tensors.query.shape[:2]
     statistic = row_statistic(score, pairs.query_index, num_rows, options.normalizer)
     alpha = pair_weights(score, statistic, pairs.query_index, options.normalizer)
-    weight = pair_dropout(alpha, pairs, options)
-    out = score.new_zeros(num_rows, num_heads, tensors.value.shape[2])
-
-    def messages(weight: Tensor, part: Pairs, removed: Tensor) -> Tensor:
-        return weight.unsqueeze(2) * pair_values(tensors, part, removed)
-
     may_remove = tensors.bias is not None or tensors.relation_bias is not None or callable(options.score)
     removed = score.detach() == -torch.inf if may_remove else None
-    for where, part in _parts(tensors, rows):
-        arguments = (weight[where], part, None if removed is None else removed[where])
-        found = _recomputed(messages, tensors, rows, *arguments)
-        # Unlike index_add_, scatter_add_ does not keep its source for the backward pass.
-        out.scatter_add_(0, part.query_index[:, None, None].expand_as(found), found)
+
+    def messages(part: Pairs, removed: Tensor | None, weight: Tensor) -> Tensor:
+        return weight.unsqueeze(2) * pair_values(tensors, part, removed)
+
+    out = score.new_zeros(num_rows, num_heads, tensors.value.shape[2])
+    add_messages(out, messages, tensors, rows, removed, pair_dropout(alpha, pairs, options))
     return out.to(tensors.query.dtype)
 
 
@@ -196,19 +233,44 @@ def weights(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
 
 
 def _scores(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
-    parts = [_recomputed(pair_scores, tensors, rows, tensors, part, options) for _, part in _parts(tensors, rows)]
-    return torch.cat(parts)
+    return torch.cat([recomputed(pair_scores, tensors, rows, tensors, part, options) for part in parts(tensors, rows)])
 
 
-def _parts(tensors: Tensors, rows: Rows) -> list[tuple[slice, Pairs]]:
-    num_edges = count_pairs(rows)
+def add_messages(
+    out: Tensor,
+    messages: Callable[..., Tensor],
+    tensors: Tensors,
+    rows: Rows,
+    removed: Tensor | None,
+    *by_pair: Tensor,
+) -> None:
+    """Add `messages(part, removed, *by_pair)` [e, H, Dv] of each chunk to its queries, in place."""
+    chunked = parts(tensors, rows)
+    sizes = [part.query_index.shape[0] for part in chunked]
+    # Split, not sliced: the derivative of each slice would be as large as the whole.
+    split = zip(*(tensor.split(sizes) for tensor in by_pair), strict=True)
+    masks = [None] * len(sizes) if removed is None else removed.split(sizes)
+    for part, mask, values in zip(chunked, masks, split, strict=True):
+        found = recomputed(messages, tensors, rows, part, mask, *values)
+        # Unlike index_add_, scatter_add_ does not keep its source for the backward pass.
+        out.scatter_add_(0, part.query_index[:, None, None].expand_as(found), found)
+
+
+def parts(tensors: Tensors, rows: Rows) -> list[Pairs]:
+    """The pairs in the chunks of a differentiable pass."""
     # Under torch.compile the number of chunks would be a constant of the program; the compiler fuses the gathers.
-    if torch.compiler.is_compiling() or num_edges == 0:
-        return [(slice(0, num_edges), all_pairs(rows))]
-    return list(chunks(rows, chunk_edges(tensors)))
+    if torch.compiler.is_compiling() or count_pairs(rows) == 0:
+        return [all_pairs(rows)]
+    return [part for _, part in chunks(rows, _part_edges(tensors))]
 
 
-def _recomputed(function: Callable[..., Tensor], tensors: Tensors, rows: Rows, *arguments: object) -> Tensor:
-    if torch.compiler.is_compiling() or count_pairs(rows) <= chunk_edges(tensors):
+def _part_edges(tensors: Tensors) -> int:
+    # The derivative of a chunk's gathers is as large as all nodes, so a chunk is no smaller.
+    return max(chunk_edges(tensors), tensors.query.shape[0] + tensors.key.shape[0])
+
+
+def recomputed(function: Callable[..., Any], tensors: Tensors, rows: Rows, *arguments: object) -> Any:
+    """What the function returns; of several chunks, what is made on the way is made again in the backward pass."""
+    if torch.compiler.is_compiling() or count_pairs(rows) <= _part_edges(tensors):
         return function(*arguments)
     return checkpoint(function, *arguments, use_reentrant=False)

@@ -1,7 +1,7 @@
 """The torch operators behind `attend`: one forward, one backward, for every backend.
 
 Each is opaque to torch.compile, with a fake whose shapes depend on the inputs' shapes only. The derivative of the
-backward operator is taken through the differentiable formula, so that second derivatives exist for every backend.
+backward operator is taken through the formula's tangent, so that second derivatives exist for every backend.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from graphformer.kernels import formula, native, reference
+from graphformer.kernels import native, reference, tangent
 from graphformer.kernels.problem import Options, Rows, Tensors
 
 _NUM_TENSORS = len(Tensors._fields)
@@ -247,41 +247,45 @@ def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.options = inputs[3 + _NUM_SAVED : -1]
     ctx.needs = inputs[-1]
+    ctx.set_materialize_grads(False)  # of what no second derivative asks about there is nothing to compute
     ctx.save_for_backward(inputs[0], *inputs[3 : 3 + _NUM_SAVED])
 
 
 def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    """The derivative of <gradients of the formula, grad_grads> in grad_out and in every tensor."""
+    """The derivative of <first derivatives, grad_grads> in grad_out and in every tensor."""
     keep_graph = torch.is_grad_enabled()  # a third derivative is asked for
     grad_out, *saved = ctx.saved_tensors
     score, slope, normalizer, scale, dropout, _ = ctx.options
+    *rows, seed = saved[_NUM_TENSORS:]
+    needs = ctx.needs_input_grad[3 : 3 + _NUM_TENSORS]
+    given = iter(grad_grads)
+    along = Tensors(*(next(given) if need else None for need in ctx.needs))  # type: ignore[arg-type]
     with torch.enable_grad(), torch.autocast(grad_out.device.type, enabled=False):
-        variables = [_variable(t, keep_graph) for t in (grad_out, *saved[:_NUM_TENSORS])]
-        grad_out, *by_field = variables
-        *rows, seed = saved[_NUM_TENSORS:]
+        variables = [_variable(t, need, keep_graph) for t, need in zip(saved[:_NUM_TENSORS], needs, strict=True)]
+        tensors = Tensors(*variables)  # type: ignore[arg-type]
         options = Options(score, slope, normalizer, scale, dropout, seed)
-        listed = Rows(*rows).listed(by_field[1].shape[0])  # type: ignore[union-attr]
-        out = formula.attend(Tensors(*by_field), listed, options)  # type: ignore[arg-type]
-        asked = [v for v, need in zip(by_field, ctx.needs, strict=True) if v is not None and need]
-        grads = torch.autograd.grad(out, asked, grad_out, create_graph=True, materialize_grads=True)
-        known = [(g, gg) for g, gg in zip(grads, grad_grads, strict=True) if g.requires_grad and gg is not None]
-        wanted = [v for v in variables if v is not None]
-        second = torch.autograd.grad(
-            [g for g, _ in known], wanted, [gg for _, gg in known], create_graph=keep_graph, allow_unused=True
+        moved = tangent.moved(tensors, along, Rows(*rows).listed(tensors.key.shape[0]), options)
+        wanted = [v for v, need in zip(variables, needs, strict=True) if v is not None and need]
+        pull = grad_out.to(moved.dtype)
+        second = (
+            torch.autograd.grad(moved, wanted, pull, create_graph=keep_graph, allow_unused=True)
+            if wanted and moved.requires_grad
+            else (None,) * len(wanted)
         )
     found = iter(second)
-    first, *rest = [None if v is None else next(found) for v in variables]
-    return (first, None, None, *rest, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options) + 1))
+    rest = [None if v is None or not need else next(found) for v, need in zip(variables, needs, strict=True)]
+    first = moved if keep_graph else moved.detach()
+    return (first.to(grad_out.dtype), None, None, *rest, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options) + 1))
 
 
-def _variable(tensor: Tensor | None, keep_graph: bool) -> Tensor | None:
+def _variable(tensor: Tensor | None, need: bool, keep_graph: bool) -> Tensor | None:
     """A tensor of its own for each argument, connected to the argument's graph where that continues.
 
     Arguments may come from one another (self-attention), and a gradient for one must not run through the others.
     """
     if tensor is None:
         return None
-    return tensor.view_as(tensor) if keep_graph and tensor.requires_grad else tensor.detach().requires_grad_()
+    return tensor.view_as(tensor) if keep_graph and tensor.requires_grad else tensor.detach().requires_grad_(need)
 
 
 attend_op.register_autograd(_backward, setup_context=_save_forward)

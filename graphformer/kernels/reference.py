@@ -12,7 +12,7 @@ from torch import Tensor
 from graphformer.kernels import formula
 from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.problem import Case, Options, Pairs, Rows, Tensors, all_pairs, chunks, count_pairs
-from graphformer.kernels.segments import add_rows, segment_sum
+from graphformer.kernels.segments import add_rows
 
 
 def why_not(case: Case) -> list[str]:
@@ -78,7 +78,6 @@ def backward(
         needs: One truth value for each field.
     """
     grads = _Gradients(tensors, needs)
-    num_rows = tensors.query.shape[0]
     score, query_index = _all_scores(tensors, rows, options)
     removed = _removed(tensors, score)
     alpha = formula.pair_weights(score, statistic, query_index, options.normalizer)
@@ -92,7 +91,7 @@ def backward(
             grad_alpha[where] *= keep
             weight = weight * keep
         grads.add_values(pairs, weight.unsqueeze(2) * grad_message, _part(removed, where))
-    grad_score = _normalizer_backward(grad_alpha, alpha, score, statistic, query_index, num_rows, options.normalizer)
+    grad_score = formula.moved_weights(grad_alpha, score, alpha, statistic, query_index, options.normalizer)
     if removed is not None:
         grad_score = grad_score.masked_fill(removed, 0)
     for where, pairs in chunks(rows, formula.chunk_edges(tensors)):
@@ -116,25 +115,6 @@ def _removed(tensors: Tensors, score: Tensor) -> Tensor | None:
 
 def _part(tensor: Tensor | None, where: slice) -> Tensor | None:
     return None if tensor is None else tensor[where]
-
-
-def _normalizer_backward(
-    grad_alpha: Tensor,
-    alpha: Tensor,
-    score: Tensor,
-    statistic: Tensor,
-    query_index: Tensor,
-    num_rows: int,
-    normalizer: str,
-) -> Tensor:
-    """g: the gradient of each score. Shape `[E, H]`."""
-    if normalizer == "softmax":
-        delta = segment_sum(alpha * grad_alpha, query_index, num_rows)
-        return alpha * (grad_alpha - delta.index_select(0, query_index))
-    if normalizer == "relu":
-        inverse_degree = (-statistic).exp().index_select(0, query_index)
-        return grad_alpha * (score > 0) * inverse_degree
-    return grad_alpha * alpha * (1 - alpha)
 
 
 class _Gradients:
@@ -174,7 +154,7 @@ class _Gradients:
             total.bias.index_add_(0, pairs.edge_id, grad)
         if total.relation_bias is not None and pairs.relation is not None:
             total.relation_bias.index_add_(0, pairs.relation, grad)
-        query = formula.pair_queries(tensors, pairs, removed)
+        query = formula.pair_queries(tensors.query, pairs, removed, tensors.compute_dtype)
         key = formula.pair_keys(tensors, pairs, removed)
         if options.score == "dot":
             step = (grad * options.scale).unsqueeze(2)
@@ -188,10 +168,7 @@ class _Gradients:
     def _additive(self, inner: Tensor, grad: Tensor, options: Options) -> Tensor:
         assert isinstance(options.score, str)
         hidden = formula.activate(options.score, options.negative_slope, inner)
-        if options.score == "tanh":
-            slope = 1 - hidden * hidden
-        else:
-            slope = torch.full_like(inner, options.negative_slope).masked_fill_(inner > 0, 1)
+        slope = formula.slope(options.score, options.negative_slope, inner, hidden)
         if self.total.weight is not None:
             self.total.weight.add_((grad.unsqueeze(2) * hidden).sum(0))
         step = grad.unsqueeze(2) * slope
@@ -216,6 +193,10 @@ class _Gradients:
         if table is not None and pairs.relation is not None:
             table.index_add_(0, pairs.relation, grad)
         if edge_map is not None and self.tensors.edge_attr is not None:
-            edge_map.add_(torch.einsum("ehf,ehd->fhd", formula.pair_features(self.tensors, pairs, removed), grad))
+            attr = formula.gather(self.tensors.edge_attr, pairs.edge_id, grad.dtype)
+            if removed is None:
+                edge_map.add_((attr.t() @ grad.flatten(1)).view_as(edge_map))
+            else:
+                edge_map.add_(torch.einsum("ehf,ehd->fhd", formula.for_heads(attr, grad.shape[1], removed), grad))
         if grad_attr is not None and edge_weight is not None:
             grad_attr.index_add_(0, pairs.edge_id, grad.flatten(1) @ edge_weight.to(grad.dtype).flatten(1).t())

@@ -18,6 +18,7 @@ _HOME = {
     "LearnedClusters": "learned_clusters",
     "LearnedEncoding": "encodings",
     "MultiheadAttention": "multihead_attention",
+    "RadialBasis": "radial",
     "RandomWalkEncoding": "encodings",
     "SetTransformerAggregation": "aggr.set_transformer",
     "SinusoidalEncoding": "encodings",

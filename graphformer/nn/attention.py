@@ -129,6 +129,7 @@ class GraphAttention(MessagePassing):
         graph: AttentionGraph | Tensor | Any,
         edge_attr: Tensor | None = None,
         *,
+        edge_bias: Tensor | None = None,
         size: tuple[int, int] | None = None,
         return_attention_weights: bool | None = None,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -141,6 +142,8 @@ class GraphAttention(MessagePassing):
                 index `[2, E]`, a PyG `EdgeIndex`, or a transposed `torch.sparse` / `SparseTensor` adjacency.
             edge_attr: Edge features `[E, F]` in the order of the edges (for a sparse adjacency row by row), floating;
                 for a graph made by a pattern with `Edges`, the node set's own `[num_own_edges, F]`. `[E]` where F is 1.
+            edge_bias: Added to the scores, in the order of `graph.edge_index`, floating; -inf removes a pair. Shape
+                `[E, H]`, or `[E]` for all heads alike.
             size: (number of sources, number of targets) to check `x` against; by PyG's rule (rows 0, rows 1) of the
                 edge index, whatever the flow.
             return_attention_weights: True also returns the edges and their weights.
@@ -154,7 +157,7 @@ class GraphAttention(MessagePassing):
         """
         source, target = self._read_nodes(x)
         graph = self._read_graph(graph, source.shape[0], target.shape[0], size)
-        terms = self._read_terms(graph, edge_attr)
+        terms = self._read_terms(graph, edge_attr) | {"bias": edge_bias}
         split = (-1, self.heads, self.out_channels // self.heads)
         query = self.lin_query(target).view(split)
         key = self.lin_key(source).view(split)

@@ -96,8 +96,10 @@ class TransformerBlock(torch.nn.Module):
             if not isinstance(part, torch.nn.Dropout):
                 part.reset_parameters()
 
-    def forward(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None = None) -> Tensor:
-        """Map nodes `[N, C]` to `[N, C]`; graph and edge features as in :meth:`GraphAttention.forward`.
+    def forward(
+        self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None = None, *, edge_bias: Tensor | None = None
+    ) -> Tensor:
+        """Map nodes `[N, C]` to `[N, C]`; graph, edge features and bias as in :meth:`GraphAttention.forward`.
 
         Raises:
             InputError: x has another shape, or as in :meth:`GraphAttention.forward`.
@@ -107,13 +109,13 @@ class TransformerBlock(torch.nn.Module):
             got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
             refuse("TransformerBlock", "x", f"have shape [N, {channels}]", got, "Its width is channels.")
         if self.norm_first:
-            x = x + self._attend(self.attention_norm(x), graph, edge_attr)
+            x = x + self._attend(self.attention_norm(x), graph, edge_attr, edge_bias)
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self._attend(x, graph, edge_attr))
+        x = self.attention_norm(x + self._attend(x, graph, edge_attr, edge_bias))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
-    def _attend(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None) -> Tensor:
-        x = self.attention(x, graph, edge_attr)
+    def _attend(self, x: Tensor, graph: AttentionGraph, edge_attr: Tensor | None, edge_bias: Tensor | None) -> Tensor:
+        x = self.attention(x, graph, edge_attr, edge_bias=edge_bias)
         if self.degree_scaler is not None:
             x = self.degree_scaler(x, graph.degree)
         return self.dropout(x)
