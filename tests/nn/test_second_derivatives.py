@@ -3,12 +3,14 @@
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_geometric.data import Batch, Data
 
 import graphformer as gf
 from graphformer import nn
 from graphformer.kernels import formula, tangent
 from graphformer.kernels.problem import Tensors
+from graphformer.nn.aggr import attentional, set_transformer
 from graphformer.patterns import Full, TopK, Within
 from graphformer.testing import assert_close, random_graph
 
@@ -259,6 +261,52 @@ def test_drop_in_layers_between_two_sets(name):
         return layer((torch.tanh(pos @ lift), pos[:4]), edge_index, attr)
 
     for ours, other in zip(forces_through(mine, batch, call), forces_through(theirs, batch, call), strict=True):
+        assert_close(ours, other)
+
+
+BY_SETS = {
+    "GPSConv": lambda home: home.GPSConv(4, pyg.GATv2Conv(4, 4, edge_dim=3), heads=2, norm=None, act="gelu"),
+    "GPSConv, performer": lambda home: home.GPSConv(4, None, heads=2, attn_type="performer", norm="layer_norm"),
+    "SetTransformerAggregation": lambda home: home.SetTransformerAggregation(4, heads=2, layer_norm=True),
+    "AttentionalAggregation": lambda home: home.AttentionalAggregation(torch.nn.Linear(4, 1), torch.nn.Linear(4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", BY_SETS)
+def test_layers_over_whole_sets_have_pygs(name, monkeypatch):
+    for home in (attentional, set_transformer):  # which leave small batches to PyG
+        monkeypatch.setattr(home, "_is_for_the_kernel", lambda *_: True)
+    theirs, mine = BY_SETS[name](pyg), BY_SETS[name](nn)
+    mine.load_state_dict(theirs.state_dict())
+    batch = atoms()
+    edge_index = lay_out("duplicates, isolated atoms", batch).edge_index
+    lift, basis = torch.randn(3, 4), nn.RadialBasis(3, 2 * CUTOFF)
+
+    def call(layer, pos):
+        x = torch.tanh(0.1 * pos @ lift + 0.5)
+        if "GPS" not in name:
+            return layer(x, batch.batch)
+        more = {} if layer.conv is None else {"edge_attr": basis(lengths(pos, edge_index))}
+        return layer(x, edge_index, batch.batch, **more)
+
+    with sdpa_kernel(SDPBackend.MATH):  # torch's others have no second derivatives
+        for ours, other in zip(forces_through(mine, batch, call), forces_through(theirs, batch, call), strict=True):
+            assert_close(ours, other)
+
+
+def test_multihead_attention_has_torchs():
+    theirs = torch.nn.MultiheadAttention(6, 2, batch_first=True)
+    mine = nn.MultiheadAttention(6, 2, batch_first=True, pattern=Full())
+    mine.load_state_dict(theirs.state_dict())
+    batch, lift = atoms(), torch.randn(3, 6)
+
+    def call(layer, pos):
+        x = (pos @ lift).tanh().view(2, 5, 6)
+        return layer(x, x, x, need_weights=False)[0]
+
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = forces_through(theirs, batch, call)
+    for ours, other in zip(forces_through(mine, batch, call), expected, strict=True):
         assert_close(ours, other)
 
 
