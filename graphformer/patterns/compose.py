@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -85,7 +86,7 @@ class And(_Binary):
         if self.first._by_formula and not self.second._by_formula:
             return self.first._lower_within(sets, support(self.second._lower(sets), sets))
         terms = self.first._lower(sets)
-        allowed = _support_among(self.second, terms, sets)
+        allowed = support_among(self.second, terms, sets)
         return [term.keep(allowed) for term in terms]
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
@@ -106,7 +107,7 @@ class Minus(_Binary):
         if self.first._by_formula and not self.second._by_formula:
             return self.first._lower_within(sets, sets.complement(support(self.second._lower(sets), sets)))
         terms = self.first._lower(sets)
-        refused = _support_among(self.second, terms, sets)
+        refused = support_among(self.second, terms, sets)
         return [term.drop(refused) for term in terms]
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
@@ -171,8 +172,8 @@ class Labelled(Pattern):
         return f"{_bracket(self.pattern, _ATOM)}.as_relation({self.relation!r})"
 
 
-def _support_among(pattern: Pattern, terms: list[Term], sets: NodeSets) -> KeyRuns:
-    """The pairs of a pattern, at least those that the terms have too."""
+def support_among(pattern: Pattern, terms: Sequence[Term], sets: NodeSets) -> KeyRuns:
+    """The pairs of a pattern, at least those that the terms have too: a formula is asked about these only."""
     among = pattern._lower_within(sets, support(terms, sets)) if pattern._by_formula else pattern._lower(sets)
     return support(among, sets)
 

@@ -19,7 +19,10 @@ from graphformer.patterns import (
     Edges,
     Full,
     Hash,
+    Nearest,
+    Pairs,
     TopK,
+    Where,
     Window,
     fold_heads,
     unfold_heads,
@@ -315,6 +318,28 @@ def test_patterns_that_read_the_nodes_limit_every_head():
     assert set(map(tuple, (graph.edge_index % 8).t().tolist())) <= set(
         map(tuple, Blocks(2).on([3, 5]).edge_index.t().tolist())
     )
+
+
+@pytest.mark.parametrize("content", MEMBERS, ids=ids)
+def test_a_limit_is_lowered_and_a_formula_asked_about_few_pairs(content, monkeypatch):
+    """The formulas of Nearest and Hops cost a look at a whole set for every pair."""
+    asked = []
+
+    def rule(query, key):
+        asked.append(query.numel())
+        return key <= query + 2
+
+    data = Data(pos=torch.rand(90, 2, generator=torch.Generator().manual_seed(4)), num_nodes=90)
+    query, key = vectors(90)
+    expected = content.select(query, key, 90, Pairs(lambda n: (Window(2) & Nearest(5)).on(data).edge_index))
+    monkeypatch.setattr(Nearest, "_allows", None)
+    assert content.select(query, key, data, Window(2) & Nearest(5)) == expected
+    assert content.select(query, key, data, Nearest(5) & Where(rule) & Window(2)) == expected
+    assert 0 < sum(asked) <= 2 * 90 * 5
+    if not isinstance(content, TopK):  # which ranks all keys that are allowed
+        asked.clear()
+        content.select(query, key, data, Where(rule))
+        assert sum(asked) <= content.select(query, key, data).num_edges
 
 
 def test_heads_fold_and_unfold():

@@ -10,8 +10,10 @@ from torch import Tensor
 from graphformer._checks import require
 from graphformer.graphs import AttentionGraph, Layout
 from graphformer.graphs.layout import make_layout
+from graphformer.patterns.compose import support_among
 from graphformer.patterns.node_sets import NodeSets, read_nodes
 from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.terms import PairTerm
 
 
 def fold_heads(x: Tensor) -> Tensor:
@@ -96,7 +98,9 @@ def head_graph(query: Tensor, key: Tensor, heads: int, sets: NodeSets, pattern: 
         pattern: What limits the pairs of every head, or None.
     """
     if pattern is not None:
-        allowed = pattern._allows(sets, query % max(sets.num_queries, 1), key % max(sets.num_keys, 1))
+        i, j = query % max(sets.num_queries, 1), key % max(sets.num_keys, 1)
+        chosen = PairTerm(i, j, own_edge=i.new_full((), -1).expand_as(i))
+        allowed = support_among(pattern, [chosen], sets).contains(i, j)
         query, key = query[allowed], key[allowed]
     ptr, index, _ = make_layout(query, key, heads * sets.num_queries, heads * sets.num_keys)
     return AttentionGraph(Layout(ptr, index, None), heads * sets.num_keys)
