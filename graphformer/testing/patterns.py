@@ -8,39 +8,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphformer._errors import InputError
 from graphformer.graphs import AttentionGraph
-from graphformer.patterns import Full, Pattern, RunTerm
+from graphformer.patterns import Full, Pattern
 from graphformer.patterns.node_sets import read_nodes
 
-_SINGLES = (0, 1, 2, 5, 12)
+_ONE_SET = [0, 1, 2, 5, 12]
+_TWO_SETS = ([5, 0, 3, 12], [4, 2, 0, 7])
 
 
 def check_pattern(pattern: Pattern, nodes: Any = None) -> None:
     """Raise unless a pattern keeps the laws that those of the library keep.
 
-    The predicate view is the edge view; pairs stay inside their sets, and are ordered and counted right; relations and
-    own edges are as announced; terms are of the same kinds over all node sets; the graph of a ragged batch is the union
-    of those of its sets; the pattern combines with others; equal patterns have equal hashes. All pairs are enumerated:
-    pass small node sets.
+    The predicate view is the edge view; pairs stay inside their sets, and are ordered and counted right; relations are
+    as announced, and own edges are where the data has them; terms are of the same kinds over all node sets; the graph
+    of a ragged batch is the union of those of its sets; the pattern combines with others; equal patterns have equal
+    hashes. All pairs are enumerated: pass small node sets.
 
     Args:
         pattern: The pattern.
         nodes: What it is laid over: a count, a list of lengths, a PyG `Data` or `Batch`, or a tuple (key nodes, query
-            nodes). A list or a `Batch` is taken apart too. Default: sets of 0, 1, 2, 5 and 12 nodes.
+            nodes). A list or a `Batch` is taken apart too. Default: a batch of sets of 0 to 12 nodes, and a bipartite
+            one whose sets have other numbers of queries than of keys; one of the two may be refused by the pattern.
 
     Raises:
         AssertionError: A law that the pattern breaks, with the pattern and the first pair or set that shows it.
+        InputError: The pattern refuses the nodes, by default both batches: pass nodes that it takes.
 
     Example:
         >>> from graphformer.patterns import Causal, Where, Window
         >>> check_pattern(Window(3) & Causal())
         >>> check_pattern(Where(lambda query, key: query != key), nodes=[3, 4])
     """
-    nodes = list(_SINGLES) if nodes is None else nodes
+    if nodes is not None:
+        _check(pattern, nodes)
+        return
+    refusals = []
+    for usual in (_ONE_SET, _TWO_SETS):
+        try:
+            pattern.on(usual)
+        except InputError as refusal:
+            refusals.append(refusal)
+        else:
+            _check(pattern, usual)
+    if len(refusals) == 2:
+        raise refusals[0]
+
+
+def _check(pattern: Pattern, nodes: Any) -> None:
     graph = pattern.on(nodes)
     _check_views(pattern, nodes, graph)
     _check_order(pattern, graph)
     _check_labels(pattern, graph)
+    _check_own_edges(pattern, nodes, graph)
     _check_terms(pattern, nodes)
     _check_union(pattern, nodes, graph)
     _check_algebra(pattern, nodes, graph)
@@ -85,14 +105,23 @@ def _check_order(pattern: Pattern, graph: AttentionGraph) -> None:
 
 def _check_labels(pattern: Pattern, graph: AttentionGraph) -> None:
     law = "every pair has a relation below num_relations, or none has one"
-    count, relation, own_edge = pattern.num_relations, graph.relation, graph.own_edge
+    count, relation = pattern.num_relations, graph.relation
     _hold((relation is not None) == (count > 0) and graph.num_relations == count, pattern, law, count)
     if relation is not None and relation.numel():
         low, high = (int(value) for value in torch.aminmax(relation))
         _hold(low >= 0 and high < count, pattern, law, (low, high))
-    if own_edge is not None and own_edge.numel():
-        low, high = (int(value) for value in torch.aminmax(own_edge))
-        _hold(low >= -1 and high < graph.num_own_edges, pattern, "own edges are edges of the node set", (low, high))
+
+
+def _check_own_edges(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
+    if graph.own_edge is None:
+        return
+    own = graph.own_edge.long()
+    low, high = (int(value) for value in torch.aminmax(own)) if own.numel() else (-1, -1)
+    _hold(low >= -1 and high < graph.num_own_edges, pattern, "own edges are edges of the node set", (low, high))
+    pair, edge = graph.edge_index[:, own >= 0], read_nodes(nodes, repr(pattern)).edge_index[:, own[own >= 0]]
+    wrong = (pair != edge).any(0).nonzero()
+    shown = f"key and query {pair[:, wrong[0, 0]].tolist()}" if wrong.numel() else None
+    _hold(shown is None, pattern, "a pair that is an own edge has the ends of that edge", shown)
 
 
 def _check_terms(pattern: Pattern, nodes: Any) -> None:
@@ -135,5 +164,3 @@ def _check_algebra(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
     for law, (composed, expected) in cases.items():
         found = _copies(composed.on(nodes))
         _hold(torch.equal(found, expected.long()), pattern, law, _first(found != expected))
-    runs_only = all(isinstance(term, RunTerm) for term in pattern.lower(nodes))
-    _hold(runs_only or graph.own_edge is not None, pattern, "explicit pairs say which own edge they are")
