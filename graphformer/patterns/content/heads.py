@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphformer._checks import require
@@ -14,6 +15,8 @@ from graphformer.patterns.compose import support_among
 from graphformer.patterns.node_sets import NodeSets, read_nodes
 from graphformer.patterns.pattern import Pattern
 from graphformer.patterns.terms import PairTerm
+
+_FOLDED = "Node i of head h is h * N + i; see the example of Content."
 
 
 def fold_heads(x: Tensor) -> Tensor:
@@ -97,6 +100,10 @@ def head_graph(query: Tensor, key: Tensor, heads: int, sets: NodeSets, pattern: 
         sets: The nodes of one head.
         pattern: What limits the pairs of every head, or None.
     """
+    for name, ids, limit in (("query", query, heads * sets.num_queries), ("key", key, heads * sets.num_keys)):
+        _check_folded(ids, name, limit, sets.where)
+    found = f"{query.numel()} and {key.numel()}"
+    require(query.shape == key.shape, sets.where, "pairs", "hold as many queries as keys", found, _FOLDED)
     if pattern is not None:
         i, j = query % max(sets.num_queries, 1), key % max(sets.num_keys, 1)
         chosen = PairTerm(i, j, own_edge=i.new_full((), -1).expand_as(i))
@@ -104,3 +111,12 @@ def head_graph(query: Tensor, key: Tensor, heads: int, sets: NodeSets, pattern: 
         query, key = query[allowed], key[allowed]
     ptr, index, _ = make_layout(query, key, heads * sets.num_queries, heads * sets.num_keys)
     return AttentionGraph(Layout(ptr, index, None), heads * sets.num_keys)
+
+
+def _check_folded(ids: Tensor, name: str, limit: int, where: str) -> None:
+    fits = isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.dim() == 1
+    found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+    require(fits, where, "pairs", f"hold each {name} in an int64 tensor of shape [E]", found, _FOLDED)
+    low, high = (int(value) for value in torch.aminmax(ids)) if ids.numel() else (0, -1)
+    rule = f"hold each {name} as a folded id in [0, {limit})"
+    require(low >= 0 and high < limit, where, "pairs", rule, low if low < 0 else high, _FOLDED)
