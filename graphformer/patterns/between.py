@@ -13,7 +13,7 @@ from graphformer._checks import require, require_choice
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.grid import turns
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.pattern import Pattern, lowered
 from graphformer.patterns.terms import RunTerm, Term
 
 Link = tuple[str, str]
@@ -82,7 +82,7 @@ class Between(Pattern):
         for relation, (link, pattern) in enumerate(self.links):
             linked = _linked(sets, link)
             if region is None:
-                terms = pattern._lower(linked)
+                terms = lowered(pattern, linked)
             else:
                 terms = pattern._lower_within(linked, _restrict(region, link, sets))
             out += [_place(replace(term, relation=relation), link, sets) for term in terms]

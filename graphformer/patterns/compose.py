@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern, check_whole
+from graphformer.patterns.pattern import Pattern, check_whole, lowered
 from graphformer.patterns.terms import Relation, RunTerm, Term, join, support
 
 _UNARY, _ATOM = 4, 5  # Python's precedences, from 1 for |; calls and attributes bind tightest
@@ -43,7 +43,7 @@ class Or(_Binary):
     _precedence = 1
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return join(self.first._lower(sets), self.second._lower(sets), sets)
+        return join(lowered(self.first, sets), lowered(self.second, sets), sets)
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
         return join(self.first._lower_within(sets, region), self.second._lower_within(sets, region), sets)
@@ -63,7 +63,7 @@ class Plus(_Binary):
     _precedence = 3
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return self.first._lower(sets) + self.second._lower(sets)
+        return lowered(self.first, sets) + lowered(self.second, sets)
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
         return self.first._lower_within(sets, region) + self.second._lower_within(sets, region)
@@ -84,8 +84,8 @@ class And(_Binary):
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         if self.first._by_formula and not self.second._by_formula:
-            return self.first._lower_within(sets, support(self.second._lower(sets), sets))
-        terms = self.first._lower(sets)
+            return self.first._lower_within(sets, support(lowered(self.second, sets), sets))
+        terms = lowered(self.first, sets)
         allowed = support_among(self.second, terms, sets)
         return [term.keep(allowed) for term in terms]
 
@@ -105,8 +105,8 @@ class Minus(_Binary):
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         if self.first._by_formula and not self.second._by_formula:
-            return self.first._lower_within(sets, sets.complement(support(self.second._lower(sets), sets)))
-        terms = self.first._lower(sets)
+            return self.first._lower_within(sets, sets.complement(support(lowered(self.second, sets), sets)))
+        terms = lowered(self.first, sets)
         refused = support_among(self.second, terms, sets)
         return [term.drop(refused) for term in terms]
 
@@ -125,7 +125,7 @@ class Not(Pattern):
     pattern: Pattern
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return [RunTerm(sets.complement(support(self.pattern._lower(sets), sets)))]
+        return [RunTerm(sets.complement(support(lowered(self.pattern, sets), sets)))]
 
     @property
     def _by_formula(self) -> bool:
@@ -153,7 +153,7 @@ class Labelled(Pattern):
             check_whole(self, "relation", low=0, where="Pattern.as_relation")
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return [replace(term, relation=self.relation) for term in self.pattern._lower(sets)]
+        return [replace(term, relation=self.relation) for term in lowered(self.pattern, sets)]
 
     @property
     def _by_formula(self) -> bool:
@@ -174,7 +174,7 @@ class Labelled(Pattern):
 
 def support_among(pattern: Pattern, terms: Sequence[Term], sets: NodeSets) -> KeyRuns:
     """The pairs of a pattern, at least those that the terms have too: a formula is asked about these only."""
-    among = pattern._lower_within(sets, support(terms, sets)) if pattern._by_formula else pattern._lower(sets)
+    among = pattern._lower_within(sets, support(terms, sets)) if pattern._by_formula else lowered(pattern, sets)
     return support(among, sets)
 
 

@@ -194,6 +194,12 @@ class NodeSets:
 
     # ---------------------------------------------------------------- edges
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether the nodes hold edges of their own: whether there is an :attr:`edge_index`."""
+        held = (self, *self.key_parts.values())
+        return not self.is_bipartite and any(part.adjacency is not None for part in held)
+
     @cached_property
     def edge_index(self) -> Tensor:
         """The node sets' own edges, checked. Shape `[2, E]`, int64: row 0 keys, row 1 queries."""
@@ -329,7 +335,7 @@ def _read_data(data: Any, where: str) -> tuple[Tensor, Any]:
         "Set data.num_nodes or x.",
     )
     if ptr is not None:
-        ptr = ptr.long()
+        ptr = _read_integers(ptr, where, "nodes.ptr", "Give the offsets of the sets.")
         fits = ptr.dim() == 1 and ptr.numel() > 0 and int(ptr[0]) == 0 and bool((ptr.diff() >= 0).all())
         require(
             fits and int(ptr[-1]) == num_nodes,
@@ -341,10 +347,18 @@ def _read_data(data: Any, where: str) -> tuple[Tensor, Any]:
         )
         return ptr, edge_index
     if batch is not None:
+        batch = _read_integers(batch, where, "nodes.batch", "Give the set of each node.")
         return _read_batch(batch, num_nodes, where), edge_index
     held = (value for value in (edge_index, getattr(data, "x", None), getattr(data, "pos", None)) if value is not None)
     device = next((value.device for value in held if isinstance(value, Tensor)), None)
     return torch.tensor([0, num_nodes], dtype=torch.int64, device=device), edge_index
+
+
+def _read_integers(ids: Any, where: str, argument: str, remedy: str) -> Tensor:
+    found = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
+    whole = isinstance(ids, Tensor) and not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    require(whole, where, argument, "be a tensor of integers", found, remedy)
+    return ids.long()
 
 
 def _read_batch(batch: Tensor, num_nodes: int, where: str) -> Tensor:

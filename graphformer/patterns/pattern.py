@@ -14,7 +14,7 @@ from graphformer.graphs import AttentionGraph
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.draw import draw
 from graphformer.patterns.node_sets import NodeSets, read_nodes
-from graphformer.patterns.terms import Relation, Term, make_graph
+from graphformer.patterns.terms import PairTerm, Relation, RunTerm, Term, make_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ class Pattern:
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
         """The terms of the pattern, without the pairs that are not in the region."""
-        return [term.keep(region) for term in self._lower(sets)]
+        return [term.keep(region) for term in lowered(self, sets)]
 
     # ---------------------------------------------------------------- views
 
@@ -114,7 +114,7 @@ class Pattern:
         """
         num_relations = self.num_relations
         sets = read_nodes(nodes, repr(self))
-        terms = self._lower(sets) if within is None else self._lower_within(sets, within)
+        terms = lowered(self, sets) if within is None else self._lower_within(sets, within)
         return make_graph(terms, sets, num_relations)
 
     def lower(self, nodes: Nodes) -> list[Term]:
@@ -125,7 +125,7 @@ class Pattern:
             >>> Window(64).lower(1000)
             [RunTerm(runs=KeyRuns(1000 queries, 1000 keys, 1000 runs, 124840 pairs), relation=None)]
         """
-        return self._lower(read_nodes(nodes, repr(self)))
+        return lowered(self, read_nodes(nodes, repr(self)))
 
     def allows(self, query: Tensor, key: Tensor, nodes: Nodes) -> Tensor:
         """Whether each query may attend to each key: the pattern's formula, without its lowering.
@@ -268,6 +268,19 @@ class Pattern:
     def __repr__(self) -> str:
         told = (field for field in fields(self) if getattr(self, field.name) != field.default)
         return f"{type(self).__name__}({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in told)})"
+
+
+def lowered(pattern: Pattern, sets: NodeSets) -> list[Term]:
+    """The terms of a pattern, once they are seen to be such: its class may be a user's own."""
+    terms: Any = pattern._lower(sets)
+    fits = isinstance(terms, list) and bool(terms) and all(isinstance(term, (RunTerm, PairTerm)) for term in terms)
+    found = f"{len(terms)} entries" if isinstance(terms, list) else type(terms).__name__
+    remedy = "A pattern without pairs gives [RunTerm(sets.runs(0, 0))]."
+    require(fits, repr(pattern), "_lower", "give a list of at least one RunTerm or PairTerm", found, remedy)
+    own = all(isinstance(term, RunTerm) for term in terms) or sets.has_edges
+    remedy = "Give other pairs as a RunTerm of KeyRuns.from_pairs."
+    require(own, repr(pattern), "_lower", "give a PairTerm only for nodes that hold edge_index", "no edges", remedy)
+    return terms
 
 
 def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = None) -> None:

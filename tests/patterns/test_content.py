@@ -373,6 +373,10 @@ def test_graphs_are_attention_graphs_by_query():
         (lambda: Clusters(2, seed=None), "Clusters: seed must be a 64-bit integer; got None"),
         (lambda: fold_heads(torch.ones(2, 3)), r"fold_heads: x must have shape \[N, H, D\]; got \[2, 3\]"),
         (lambda: unfold_heads(torch.ones(2, 3, 4), 2), r"unfold_heads: x must have shape \[H \* N, 1, D\]; got"),
+        (lambda: fold_heads([1]), r"fold_heads: x must have shape \[N, H, D\]; got list"),
+        (lambda: unfold_heads([1], 2), r"unfold_heads: x must have shape \[H \* N, 1, D\]; got list"),
+        (lambda: unfold_heads(torch.ones(4, 1, 4), 2.0), "unfold_heads: heads must be an integer; got 2.0. Pass the H"),
+        (lambda: unfold_heads(torch.ones(4, 1, 4), 0), "unfold_heads: heads must be at least 1; got 0"),
         (lambda: unfold_heads(torch.ones(7, 1, 4), 2), "unfold_heads: heads must divide the 7 rows of x; got 2"),
     ],
 )

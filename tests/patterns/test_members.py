@@ -1,5 +1,7 @@
 """Each pattern against a plain formula on small sets, and what it refuses."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from pattern_cases import predicate
@@ -8,7 +10,22 @@ from torch_geometric.data import Data
 from graphformer import GraphformerError
 from graphformer._philox import uniform_below
 from graphformer.graphs.runs import KeyRuns
-from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Hops, PairTerm, Random, RunTerm, Window
+from graphformer.patterns import (
+    Between,
+    Bipartite,
+    Blocks,
+    Causal,
+    Edges,
+    Full,
+    Global,
+    Hops,
+    PairTerm,
+    Pattern,
+    Random,
+    RunTerm,
+    TopK,
+    Window,
+)
 
 
 def dense(pattern, nodes):
@@ -253,6 +270,48 @@ def test_hops_of_a_large_sparse_graph_stay_sparse():
 def test_refusals(make, message):
     with pytest.raises(GraphformerError, match=message):
         make()
+
+
+@dataclass(frozen=True, repr=False)
+class Lowers(Pattern):
+    kind: str
+
+    def _lower(self, sets):
+        place = torch.arange(sets.num_queries)
+        runs = RunTerm(sets.runs(0, 1))
+        explicit = PairTerm(place, place, torch.full_like(place, -1))
+        return {"none": [], "bare": runs, "tuple": (runs,), "runs": [sets.runs(0, 1)], "pairs": [explicit]}[self.kind]
+
+    def _allows(self, sets, query, key):
+        return query == key
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda p: p.on(3),
+        lambda p: p.lower([3, 4]),
+        lambda p: p.count((3, 4)),
+        lambda p: (~p).on(3),
+        lambda p: (Full() & p).on(3),
+        lambda p: (p - Full()).on(3),
+        lambda p: (Full() | p).on(3),
+        lambda p: p.on(3, within=Full().lower(3)[0].runs),
+        lambda p: Between({("a", "a"): p}).on({"a": 3}),
+        lambda p: TopK(1).select(torch.ones(3, 1, 1), torch.ones(3, 1, 1), 3, p),
+    ],
+)
+def test_a_class_that_lowers_to_something_else_is_refused(use):
+    rule = r"^Lowers.* _lower must give a list of at least one RunTerm or PairTerm; got {}. A pattern without"
+    for kind, found in {"none": "0 entries", "bare": "RunTerm", "tuple": "tuple", "runs": "1 entries"}.items():
+        with pytest.raises(GraphformerError, match=rule.format(found)):
+            use(Lowers(kind))
+    with pytest.raises(GraphformerError, match="give a PairTerm only for nodes that hold edge_index; got no edges"):
+        use(Lowers("pairs"))
+
+
+def test_pairs_of_a_class_may_be_none_of_the_edges():
+    assert Lowers("pairs").on(example()).own_edge.tolist() == [-1] * example().num_nodes
 
 
 def test_bipartite_is_full_on_pairs_of_sets():

@@ -102,6 +102,15 @@ def test_other_adjacencies_are_read_too():
         (Data(num_nodes=3, batch=torch.tensor([0, 1])), r"nodes.batch must have shape \[N\] = \[3\]; got \[2\]"),
         (Data(num_nodes=3, batch=torch.tensor([1, 0, 1])), r"nodes.batch must be sorted.*; got \[1, 0, 1\]. Reorder"),
         (Data(num_nodes=3, batch=torch.tensor([-1, 0, 1])), "be sorted and not negative"),
+        (
+            Data(num_nodes=3, batch=torch.zeros(3)),
+            "nodes.batch must be a tensor of integers; got torch.float32. Give",
+        ),
+        (
+            Data(num_nodes=3, batch=[0, 0, 1]),
+            "nodes.batch must be a tensor of integers; got list. Give the set",
+        ),
+        (Data(num_nodes=3, ptr=[0, 3]), "nodes.ptr must be a tensor of integers; got list. Give the offsets"),
         (Data(num_nodes=3, ptr=torch.tensor([0, 2])), r"nodes.ptr must rise from 0 to num_nodes = 3; got \[0, 2\]"),
         (Data(num_nodes=3, ptr=torch.tensor([0, 4, 3])), "rise from 0 to num_nodes = 3"),
         (Data(num_nodes=3, ptr=torch.tensor([1, 3])), "rise from 0 to num_nodes = 3"),

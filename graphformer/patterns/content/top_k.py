@@ -12,7 +12,7 @@ from graphformer._checks import require_count
 from graphformer.patterns.content.content import Content
 from graphformer.patterns.content.groups import sets_by_size
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.pattern import Pattern, lowered
 from graphformer.patterns.terms import support
 
 _CHUNK = 2**22  # scores that are held at a time
@@ -51,7 +51,7 @@ class TopK(Content):
     def _pairs(self, query: Tensor, key: Tensor, sets: NodeSets, pattern: Pattern | None) -> tuple[Tensor, Tensor]:
         rows = [torch.empty(0, dtype=torch.int64, device=query.device)]
         columns = [rows[0]]
-        allowed = None if pattern is None else support(pattern._lower(sets), sets)
+        allowed = None if pattern is None else support(lowered(pattern, sets), sets)
         for query_ids, key_ids, score in _scores(query, key, sets):
             if allowed is not None:
                 refused = ~allowed.contains(query_ids[:, :, None], key_ids[:, None, :])
