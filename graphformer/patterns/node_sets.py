@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
+from graphformer._checks import plain_integer, require
 from graphformer.graphs.convert import read_adjacency
 from graphformer.graphs.layout import expand_rows
 from graphformer.graphs.runs import KeyRuns
@@ -241,7 +241,7 @@ def _members(parts: dict[str, NodeSets], ptr: Tensor) -> dict[str, Tensor]:
 
 
 def read_nodes(nodes: Any, where: str) -> NodeSets:
-    """Node sets from a count, a Grid, a list of these, PyG data, a dict of named parts, or a (keys, queries) tuple."""
+    """Node sets from whatever :class:`~graphformer.patterns.Pattern` takes as `nodes`."""
     if isinstance(nodes, NodeSets):
         return nodes
     if not isinstance(nodes, tuple):
@@ -279,9 +279,9 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
 
 def _read_side(nodes: Any, where: str) -> tuple[Tensor, Any]:
     """Offsets of the sets, and the edges where the nodes have some."""
-    if isinstance(nodes, Grid) or (isinstance(nodes, int) and not isinstance(nodes, bool)):
+    if isinstance(nodes, Grid) or plain_integer(nodes) is not None:
         return _offsets([nodes], where), None
-    if isinstance(nodes, list):
+    if isinstance(nodes, (list, Tensor)):
         return _offsets(nodes, where), None
     if isinstance(nodes, dict):
         return _join({name: _read_side(part, where)[0] for name, part in nodes.items()}, where), None
@@ -309,16 +309,23 @@ def _join(ptrs: dict[str, Tensor], where: str) -> Tensor:
     return torch.stack(list(ptrs.values())).sum(0)
 
 
-def _offsets(entries: Sequence[Any], where: str) -> Tensor:
+def _offsets(entries: Sequence[Any] | Tensor, where: str) -> Tensor:
+    if isinstance(entries, Tensor):
+        found = f"{entries.dtype} {list(entries.shape)}"
+        whole = entries.dim() == 1 and not (entries.is_floating_point() or entries.is_complex())
+        whole = whole and entries.dtype != torch.bool and bool((entries >= 0).all())
+        remedy = "Pass x.shape[0] for one set of vectors."
+        require(whole, where, "nodes", "hold lengths where it is a tensor: integers [B], 0 or more", found, remedy)
+        return torch.nn.functional.pad(entries.long().cumsum(0), (1, 0))
     lengths = [entry.num_nodes if isinstance(entry, Grid) else entry for entry in entries]
     for length in lengths:
         require(
-            isinstance(length, int) and not isinstance(length, bool) and length >= 0,
+            plain_integer(length) is not None and length >= 0,
             where,
             "nodes",
             "count nodes with integers, 0 or more",
             repr(length),
-            "Pass lengths as plain integers, for example lengths.tolist().",
+            "Pass lengths, Grids, or PyG Data: one kind of nodes in a list.",
         )
     return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphformer import graphs
-from graphformer._checks import refuse, require
+from graphformer._checks import plain_integer, refuse, require, require_count
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.draw import draw
@@ -37,9 +37,9 @@ class Pattern:
     * `p & q` has p's pairs that q has too, `p - q` those that q has not; relations and copies are p's.
     * `~p` has the pairs inside each set that p leaves out.
 
-    `nodes` is, everywhere: a count, a :class:`Grid`, a list of these (a ragged batch), a PyG `Data` or `Batch`, a dict
-    of named parts or a PyG `HeteroData` (see :class:`Between`), or a tuple (key nodes, query nodes) of these for a
-    bipartite graph.
+    `nodes` is, everywhere: a count, a :class:`Grid`, a list of these (a ragged batch), a tensor of lengths `[B]`, a PyG
+    `Data` or `Batch`, a list of `Data`, a dict of named parts or a PyG `HeteroData` (see :class:`Between`), or a tuple
+    (key nodes, query nodes) of these for a bipartite graph.
 
     A pattern of your own is :class:`Where` over a formula, :class:`Pairs` over a function that lists edges, or a frozen
     dataclass with two methods, which check each other in tests: `_lower`, its terms, and `_allows`, its formula. Both
@@ -260,6 +260,10 @@ class Pattern:
 
         return Not(self)
 
+    def __bool__(self) -> bool:
+        remedy = "Write & for `and`, | for `or`, ~ for `not`; whether there is a pattern, ask by `is None`."
+        refuse("Pattern", "pattern", "not be asked for its truth", repr(self), remedy)
+
     def _compose(self, operation: str, other: Pattern) -> Pattern:
         from graphformer.patterns import compose
 
@@ -284,38 +288,49 @@ def lowered(pattern: Pattern, sets: NodeSets) -> list[Term]:
 
 
 def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = None) -> None:
-    """Refuse a field of a pattern that is not an integer in [low, 2^31)."""
+    """Refuse a field of a pattern that is not an integer in [low, 2^31), and hold it as a plain one."""
     value = getattr(pattern, argument)
+    number = plain_integer(value)
     require(
-        isinstance(value, int) and not isinstance(value, bool) and low <= value < _LIMIT,
+        number is not None and low <= number < _LIMIT,
         where or type(pattern).__name__,
         argument,
         f"be an integer, {low} or more and below 2^31",
         repr(value),
         "Pass a plain integer.",
     )
+    object.__setattr__(pattern, argument, number)
 
 
 def check_axes(pattern: Pattern, argument: str, low: int) -> None:
-    """Refuse a field of a pattern that is neither an integer in [low, 2^31) nor a tuple of such, one an axis."""
+    """Refuse a field of a pattern that is neither an integer in [low, 2^31) nor a tuple of such; hold plain ones."""
     value = getattr(pattern, argument)
-    entries = value if isinstance(value, tuple) else (value,)
+    entries = tuple(plain_integer(entry) for entry in (value if isinstance(value, tuple) else (value,)))
     require(
-        bool(entries) and all(type(entry) is int and low <= entry < _LIMIT for entry in entries),
+        bool(entries) and all(entry is not None and low <= entry < _LIMIT for entry in entries),
         type(pattern).__name__,
         argument,
         f"be an integer, {low} or more and below 2^31",
         repr(value),
         "Pass a plain integer, or a tuple with one an axis.",
     )
+    object.__setattr__(pattern, argument, entries if isinstance(value, tuple) else entries[0])
 
 
-def check_seed(pattern: Pattern) -> None:
-    """Refuse a seed that is not a 64-bit integer."""
-    seed = getattr(pattern, "seed")  # noqa: B009  # a field of those patterns that draw
-    fits = isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63
+def check_count(rule: Any, argument: str, remedy: str = "Pass a count.", minimum: int = 1) -> None:
+    """Refuse a field that is no integer of at least the minimum, 0 or 1, and hold it as a plain one."""
+    value = getattr(rule, argument)
+    require_count(value, type(rule).__name__, argument, remedy, minimum)
+    object.__setattr__(rule, argument, plain_integer(value))
+
+
+def check_seed(rule: Any) -> None:
+    """Refuse a seed that is not a 64-bit integer, and hold it as a plain one."""
+    seed = plain_integer(rule.seed)
+    fits = seed is not None and -(2**63) <= seed < 2**63
     remedy = "Pass a plain integer."
-    require(fits, type(pattern).__name__, "seed", "be a 64-bit integer", repr(seed), remedy)
+    require(fits, type(rule).__name__, "seed", "be a 64-bit integer", repr(rule.seed), remedy)
+    object.__setattr__(rule, "seed", seed)
 
 
 def check_flag(pattern: Pattern, argument: str) -> None:

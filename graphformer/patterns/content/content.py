@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
 from graphformer.graphs import AttentionGraph
 from graphformer.patterns.content.heads import head_graph, read_heads
 from graphformer.patterns.node_sets import NodeSets
@@ -72,10 +71,3 @@ class Content:
         count without it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define _pairs(query, key, sets, pattern)")
-
-
-def check_seed(seed: object, where: str) -> None:
-    """Refuse a seed that is no 64-bit integer."""
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    fits = whole and -(2**63) <= seed < 2**63  # type: ignore[operator]
-    require(fits, where, "seed", "be a 64-bit integer", repr(seed), "Pass a plain integer.")

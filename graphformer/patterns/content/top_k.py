@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphformer._checks import require_count
 from graphformer.patterns.content.content import Content
 from graphformer.patterns.content.groups import sets_by_size
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern, lowered
+from graphformer.patterns.pattern import Pattern, check_count, lowered
 from graphformer.patterns.terms import support
 
 _CHUNK = 2**22  # scores that are held at a time
@@ -46,7 +45,7 @@ class TopK(Content):
     k: int
 
     def __post_init__(self) -> None:
-        require_count(self.k, "TopK", "k")
+        check_count(self, "k")
 
     def _pairs(self, query: Tensor, key: Tensor, sets: NodeSets, pattern: Pattern | None) -> tuple[Tensor, Tensor]:
         rows = [torch.empty(0, dtype=torch.int64, device=query.device)]
