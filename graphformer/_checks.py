@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import NoReturn
@@ -73,6 +74,17 @@ def require_choice(
     raise error(f"{where}: {argument} must be one of {', '.join(names)}; got {value!r}. {advice}")
 
 
+def plain_integer(value: object) -> int | None:
+    """The integer as Python's own, whatever library it comes from; None for what is none, and for booleans.
+
+    Example:
+        >>> import numpy
+        >>> plain_integer(numpy.int64(3)), plain_integer(3.0), plain_integer(True)
+        (3, None, None)
+    """
+    return operator.index(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
 def require_count(value: object, where: str, name: str, remedy: str = "Pass a count.", minimum: int = 1) -> None:
     """Refuse what is no integer of at least ``minimum``, which is 0 or 1.
 
@@ -82,8 +94,7 @@ def require_count(value: object, where: str, name: str, remedy: str = "Pass a co
         ...
         graphformer._errors.InputError: GraphAttention: heads must be an integer; got 4.0. Pass a count.
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    require(whole, where, name, "be an integer", repr(value), remedy)
+    require(plain_integer(value) is not None, where, name, "be an integer", repr(value), remedy)
     rule = "be at least 1" if minimum else "not be negative"
     require(value >= minimum, where, name, rule, value, remedy)  # type: ignore[operator]
 

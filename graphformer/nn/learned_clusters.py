@@ -22,8 +22,9 @@ class LearnedClusters(torch.nn.Module):
     :class:`graphformer.patterns.Clusters` with centroids that are kept: a vector, scaled to length 1, belongs to the
     centroid of the largest dot product, and a training step then moves each centroid to the direction of
     decay * centroid + (1 - decay) * m, where m is the direction of its members' sum over the whole batch (none: it
-    stays). With centroids that are fixed, as in evaluation, a vector's cluster depends on the vector alone: a set is
-    clustered alone as in any batch, and with `pattern=Causal()` nothing of what comes later enters.
+    stays; a vector with a NaN or infinity moves none). With centroids that are fixed, as in evaluation, a vector's
+    cluster depends on the vector alone: a set is clustered alone as in any batch, and with `pattern=Causal()` nothing
+    of what comes later enters.
 
     Args:
         num_clusters: Centroids a head; the paper takes about sqrt(N).

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from graphformer._checks import require, require_choice
 from graphformer.graphs.runs import KeyRuns
+from graphformer.patterns.grid import turns
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.pattern import Pattern, lowered
 from graphformer.patterns.terms import RunTerm, Term
 
 Link = tuple[str, str]
@@ -67,11 +68,25 @@ class Between(Pattern):
         return frozenset(range(len(self.links)))
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return [
-            _place(replace(term, relation=relation), link, sets)
-            for relation, (link, pattern) in enumerate(self.links)
-            for term in pattern._lower(_linked(sets, link))
-        ]
+        return self._terms(sets, None)
+
+    @property
+    def _by_formula(self) -> bool:
+        return any(pattern._by_formula for _, pattern in self.links)
+
+    def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
+        return self._terms(sets, region)
+
+    def _terms(self, sets: NodeSets, region: KeyRuns | None) -> list[Term]:
+        out: list[Term] = []
+        for relation, (link, pattern) in enumerate(self.links):
+            linked = _linked(sets, link)
+            if region is None:
+                terms = lowered(pattern, linked)
+            else:
+                terms = pattern._lower_within(linked, _restrict(region, link, sets))
+            out += [_place(replace(term, relation=relation), link, sets) for term in terms]
+        return out
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         out = torch.zeros_like(query, dtype=torch.bool)
@@ -115,6 +130,15 @@ def _place(term: Term, link: Link, sets: NodeSets) -> Term:
         _, places = sets.part_edges
         own_edge = torch.where(own_edge >= 0, places[link[0]][own_edge.clamp(min=0)], -1)
     return replace(term, query=query[term.query], key=key[term.key], own_edge=own_edge)
+
+
+def _restrict(region: KeyRuns, link: Link, sets: NodeSets) -> KeyRuns:
+    """The pairs of a region over the whole that lie between the two parts, as pairs of these."""
+    key, query = sets.part_keys[link[0]], sets.part_queries[link[1]]
+    row, turn = turns(region.ptr.diff()[query])
+    run = region.ptr[query][row] + turn
+    start, stop = (torch.searchsorted(key, end[run]) for end in (region.start, region.stop))
+    return KeyRuns.from_runs(row, start, stop, query.numel(), key.numel())
 
 
 def _find(members: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,8 +41,15 @@ class BySize(Pattern):
 
     def _each_size(self, sets: NodeSets) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each size that occurs: the sets of that size, and the local (query, key) of their pairs."""
-        sizes = torch.stack((sets.key_ptr.diff(), sets.query_ptr.diff()), dim=1)
-        distinct, kind = sizes.unique(dim=0, return_inverse=True)
-        for number, (num_keys, num_queries) in enumerate(distinct.tolist()):
+        for members, num_keys, num_queries in group_by_size(sets):
             query, key = self._pairs(sets, num_keys, num_queries)
-            yield (kind == number).nonzero().squeeze(1), query.to(sets.device), key.to(sets.device)
+            yield members, query.to(sets.device), key.to(sets.device)
+
+
+def group_by_size(sets: NodeSets) -> Iterator[tuple[Tensor, int, int]]:
+    """For each size that occurs: the sets of that size, int64 ascending, and their numbers of keys and of queries."""
+    sizes = torch.stack((sets.key_ptr.diff(), sets.query_ptr.diff()), dim=1)
+    distinct, kind = sizes.unique(dim=0, return_inverse=True)
+    members = kind.argsort(stable=True).split(torch.bincount(kind, minlength=distinct.shape[0]).tolist())
+    for (num_keys, num_queries), same in zip(distinct.tolist(), members, strict=True):
+        yield same, num_keys, num_queries

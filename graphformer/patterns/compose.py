@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern, check_whole
+from graphformer.patterns.pattern import Pattern, check_whole, lowered
 from graphformer.patterns.terms import Relation, RunTerm, Term, join, support
 
 _UNARY, _ATOM = 4, 5  # Python's precedences, from 1 for |; calls and attributes bind tightest
@@ -42,7 +43,7 @@ class Or(_Binary):
     _precedence = 1
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return join(self.first._lower(sets), self.second._lower(sets), sets)
+        return join(lowered(self.first, sets), lowered(self.second, sets), sets)
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
         return join(self.first._lower_within(sets, region), self.second._lower_within(sets, region), sets)
@@ -62,7 +63,7 @@ class Plus(_Binary):
     _precedence = 3
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return self.first._lower(sets) + self.second._lower(sets)
+        return lowered(self.first, sets) + lowered(self.second, sets)
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
         return self.first._lower_within(sets, region) + self.second._lower_within(sets, region)
@@ -83,9 +84,9 @@ class And(_Binary):
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         if self.first._by_formula and not self.second._by_formula:
-            return self.first._lower_within(sets, support(self.second._lower(sets), sets))
-        terms = self.first._lower(sets)
-        allowed = _support_among(self.second, terms, sets)
+            return self.first._lower_within(sets, support(lowered(self.second, sets), sets))
+        terms = lowered(self.first, sets)
+        allowed = support_among(self.second, terms, sets)
         return [term.keep(allowed) for term in terms]
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
@@ -104,9 +105,9 @@ class Minus(_Binary):
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         if self.first._by_formula and not self.second._by_formula:
-            return self.first._lower_within(sets, sets.complement(support(self.second._lower(sets), sets)))
-        terms = self.first._lower(sets)
-        refused = _support_among(self.second, terms, sets)
+            return self.first._lower_within(sets, sets.complement(support(lowered(self.second, sets), sets)))
+        terms = lowered(self.first, sets)
+        refused = support_among(self.second, terms, sets)
         return [term.drop(refused) for term in terms]
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
@@ -124,7 +125,7 @@ class Not(Pattern):
     pattern: Pattern
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return [RunTerm(sets.complement(support(self.pattern._lower(sets), sets)))]
+        return [RunTerm(sets.complement(support(lowered(self.pattern, sets), sets)))]
 
     @property
     def _by_formula(self) -> bool:
@@ -152,7 +153,7 @@ class Labelled(Pattern):
             check_whole(self, "relation", low=0, where="Pattern.as_relation")
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return [replace(term, relation=self.relation) for term in self.pattern._lower(sets)]
+        return [replace(term, relation=self.relation) for term in lowered(self.pattern, sets)]
 
     @property
     def _by_formula(self) -> bool:
@@ -171,9 +172,9 @@ class Labelled(Pattern):
         return f"{_bracket(self.pattern, _ATOM)}.as_relation({self.relation!r})"
 
 
-def _support_among(pattern: Pattern, terms: list[Term], sets: NodeSets) -> KeyRuns:
-    """The pairs of a pattern, at least those that the terms have too."""
-    among = pattern._lower_within(sets, support(terms, sets)) if pattern._by_formula else pattern._lower(sets)
+def support_among(pattern: Pattern, terms: Sequence[Term], sets: NodeSets) -> KeyRuns:
+    """The pairs of a pattern, at least those that the terms have too: a formula is asked about these only."""
+    among = pattern._lower_within(sets, support(terms, sets)) if pattern._by_formula else lowered(pattern, sets)
     return support(among, sets)
 
 

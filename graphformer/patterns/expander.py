@@ -102,7 +102,7 @@ def _mend(edges: np.ndarray, num_nodes: int, seed: int) -> None:
             (a, c), (b, d) = edges[:, [bad, other]].tolist()
             c, d = (d, c) if turned else (c, d)
             new = [int(_code(pair, num_nodes)) for pair in ((a, c), (b, d))]
-            if a == c or b == d or new[0] == new[1] or copies(new[0]) or copies(new[1]):
+            if a == c or b == d or copies(new[0]) or copies(new[1]):
                 continue
             for old in (bad, other):
                 gone = int(_code(edges[:, old], num_nodes))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphformer._checks import refuse, require
+from graphformer._errors import InputError
 
 
 def num_required(fn: Callable[..., Any], allowed: tuple[int, int], where: str, rule: str, remedy: str) -> int:
@@ -17,9 +18,21 @@ def num_required(fn: Callable[..., Any], allowed: tuple[int, int], where: str, r
     except ValueError:
         refuse(where, "fn", rule, f"{name_of(fn)}, which does not tell its arguments", remedy)
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [item.name for item in parameters if item.kind in places and item.default is item.empty]
-    require(len(required) in allowed, where, "fn", rule, f"{name_of(fn)}({', '.join(required)})", remedy)
+    needed = [item for item in parameters if item.default is item.empty]
+    required = [item.name for item in needed if item.kind in places]
+    named = [item.name for item in needed if item.kind is item.KEYWORD_ONLY]
+    shown = ", ".join((*required, *(["*", *named] if named else ())))
+    require(len(required) in allowed and not named, where, "fn", rule, f"{name_of(fn)}({shown})", remedy)
     return len(required)
+
+
+def call(fn: Callable[..., Any], args: tuple[Any, ...], where: str, rule: str, remedy: str) -> Any:
+    """What the function gives; what it raises is told with the pattern that holds it."""
+    try:
+        return fn(*args)
+    except Exception as error:  # noqa: BLE001 - whatever a user's function raises
+        sentence = str(error).split(". ")[0].split("\n")[0].rstrip(".")
+        raise InputError(f"{where}: fn must {rule}; got {type(error).__name__}: {sentence}. {remedy}") from error
 
 
 def name_of(fn: Any) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphformer._checks import require
 from graphformer.patterns.by_size import BySize
-from graphformer.patterns.functions import name_of, num_required
+from graphformer.patterns.functions import call, name_of, num_required
 from graphformer.patterns.node_sets import NodeSets
 
 
@@ -28,7 +28,7 @@ class Pairs(BySize):
             pair counts once. It must be a pure function of its arguments.
 
     Raises:
-        InputError: A function of other arguments; a result of another shape, dtype or range.
+        InputError: A function of other arguments, or one that raises; a result of another shape, dtype or range.
 
     Example:
         >>> Pairs(lambda n: torch.stack((torch.arange(n), torch.arange(n).flip(0)))).on(3).edge_index
@@ -46,7 +46,9 @@ class Pairs(BySize):
         both = _num_arguments(self.fn) == 2
         remedy = "Write fn(num_keys, num_queries)."
         require(both or not sets.is_bipartite, where, "nodes", "be one node set", "a (keys, queries) tuple", remedy)
-        edge_index = self.fn(num_keys, num_queries) if both else self.fn(num_keys)
+        sizes = (num_keys, num_queries) if both else (num_keys,)
+        rule = f"list the pairs of a set of {' and '.join(map(str, sizes))} nodes"
+        edge_index = call(self.fn, sizes, where, rule, "It is asked about every size that occurs, 0 too.")
         remedy = "Row 0 holds keys, row 1 queries, as places in the set."
         found = f"{edge_index.dtype} {list(edge_index.shape)}" if isinstance(edge_index, Tensor) else repr(edge_index)
         fits = isinstance(edge_index, Tensor) and edge_index.dim() == 2 and edge_index.shape[0] == 2

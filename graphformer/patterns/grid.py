@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
+from graphformer._checks import plain_integer, require
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.sweep import turns
 
@@ -42,9 +42,10 @@ class Grid:
     shape: tuple[int, ...]
 
     def __init__(self, *shape: int) -> None:
-        whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
-        require(bool(shape) and whole, "Grid", "shape", "be integers, 0 or more", shape, "For example Grid(8, 12).")
-        object.__setattr__(self, "shape", shape)
+        sizes = tuple(plain_integer(size) for size in shape)
+        whole = bool(sizes) and all(size is not None and size >= 0 for size in sizes)
+        require(whole, "Grid", "shape", "be integers, 0 or more", shape, "For example Grid(8, 12).")
+        object.__setattr__(self, "shape", sizes)
 
     @property
     def num_nodes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
+from graphformer._checks import plain_integer, require
 from graphformer.graphs.convert import read_adjacency
 from graphformer.graphs.layout import expand_rows
 from graphformer.graphs.runs import KeyRuns
@@ -194,6 +194,12 @@ class NodeSets:
 
     # ---------------------------------------------------------------- edges
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether the nodes hold edges of their own: whether there is an :attr:`edge_index`."""
+        held = (self, *self.key_parts.values())
+        return not self.is_bipartite and any(part.adjacency is not None for part in held)
+
     @cached_property
     def edge_index(self) -> Tensor:
         """The node sets' own edges, checked. Shape `[2, E]`, int64: row 0 keys, row 1 queries."""
@@ -235,7 +241,7 @@ def _members(parts: dict[str, NodeSets], ptr: Tensor) -> dict[str, Tensor]:
 
 
 def read_nodes(nodes: Any, where: str) -> NodeSets:
-    """Node sets from a count, a Grid, a list of these, PyG data, a dict of named parts, or a (keys, queries) tuple."""
+    """Node sets from whatever :class:`~graphformer.patterns.Pattern` takes as `nodes`."""
     if isinstance(nodes, NodeSets):
         return nodes
     if not isinstance(nodes, tuple):
@@ -273,9 +279,9 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
 
 def _read_side(nodes: Any, where: str) -> tuple[Tensor, Any]:
     """Offsets of the sets, and the edges where the nodes have some."""
-    if isinstance(nodes, Grid) or (isinstance(nodes, int) and not isinstance(nodes, bool)):
+    if isinstance(nodes, Grid) or plain_integer(nodes) is not None:
         return _offsets([nodes], where), None
-    if isinstance(nodes, list):
+    if isinstance(nodes, (list, Tensor)):
         return _offsets(nodes, where), None
     if isinstance(nodes, dict):
         return _join({name: _read_side(part, where)[0] for name, part in nodes.items()}, where), None
@@ -303,16 +309,23 @@ def _join(ptrs: dict[str, Tensor], where: str) -> Tensor:
     return torch.stack(list(ptrs.values())).sum(0)
 
 
-def _offsets(entries: Sequence[Any], where: str) -> Tensor:
+def _offsets(entries: Sequence[Any] | Tensor, where: str) -> Tensor:
+    if isinstance(entries, Tensor):
+        found = f"{entries.dtype} {list(entries.shape)}"
+        whole = entries.dim() == 1 and not (entries.is_floating_point() or entries.is_complex())
+        whole = whole and entries.dtype != torch.bool and bool((entries >= 0).all())
+        remedy = "Pass x.shape[0] for one set of vectors."
+        require(whole, where, "nodes", "hold lengths where it is a tensor: integers [B], 0 or more", found, remedy)
+        return torch.nn.functional.pad(entries.long().cumsum(0), (1, 0))
     lengths = [entry.num_nodes if isinstance(entry, Grid) else entry for entry in entries]
     for length in lengths:
         require(
-            isinstance(length, int) and not isinstance(length, bool) and length >= 0,
+            plain_integer(length) is not None and length >= 0,
             where,
             "nodes",
             "count nodes with integers, 0 or more",
             repr(length),
-            "Pass lengths as plain integers, for example lengths.tolist().",
+            "Pass lengths, Grids, or PyG Data: one kind of nodes in a list.",
         )
     return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
 
@@ -329,7 +342,7 @@ def _read_data(data: Any, where: str) -> tuple[Tensor, Any]:
         "Set data.num_nodes or x.",
     )
     if ptr is not None:
-        ptr = ptr.long()
+        ptr = _read_integers(ptr, where, "nodes.ptr", "Give the offsets of the sets.")
         fits = ptr.dim() == 1 and ptr.numel() > 0 and int(ptr[0]) == 0 and bool((ptr.diff() >= 0).all())
         require(
             fits and int(ptr[-1]) == num_nodes,
@@ -341,10 +354,18 @@ def _read_data(data: Any, where: str) -> tuple[Tensor, Any]:
         )
         return ptr, edge_index
     if batch is not None:
+        batch = _read_integers(batch, where, "nodes.batch", "Give the set of each node.")
         return _read_batch(batch, num_nodes, where), edge_index
     held = (value for value in (edge_index, getattr(data, "x", None), getattr(data, "pos", None)) if value is not None)
     device = next((value.device for value in held if isinstance(value, Tensor)), None)
     return torch.tensor([0, num_nodes], dtype=torch.int64, device=device), edge_index
+
+
+def _read_integers(ids: Any, where: str, argument: str, remedy: str) -> Tensor:
+    found = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
+    whole = isinstance(ids, Tensor) and not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    require(whole, where, argument, "be a tensor of integers", found, remedy)
+    return ids.long()
 
 
 def _read_batch(batch: Tensor, num_nodes: int, where: str) -> Tensor:

@@ -14,8 +14,9 @@ _REMEDY = 'For example {"text": 5, "image": Grid(2, 3)}; every part of a batch m
 
 def as_parts(nodes: Any, where: str) -> Any:
     """Named parts as a dict from name to node sets; any other nodes as they are."""
+    nodes = _collate(nodes, where)
     if isinstance(nodes, list) and any(isinstance(entry, dict) for entry in nodes):
-        return _stack(nodes, where)
+        nodes = _stack(nodes, where)
     if hasattr(nodes, "node_types"):
         nodes = {name: _store(nodes, name) for name in nodes.node_types}
     if not isinstance(nodes, dict):
@@ -26,7 +27,21 @@ def as_parts(nodes: Any, where: str) -> Any:
     for name, part in nodes.items():
         single = not isinstance(part, (dict, tuple)) and not hasattr(part, "node_types")
         require(single, where, f"nodes[{name!r}]", "be one kind of nodes", type(part).__name__, _REMEDY)
-    return nodes
+    return {name: _collate(part, where) for name, part in nodes.items()}
+
+
+def _collate(nodes: Any, where: str) -> Any:
+    """A list of PyG data as a batch; any other nodes as they are."""
+    kinds = {type(entry) for entry in nodes if hasattr(entry, "stores")} if isinstance(nodes, list) else set()
+    if not kinds:
+        return nodes
+    single = all(type(entry) in kinds and not hasattr(entry, "to_data_list") for entry in nodes)
+    found = sorted({type(entry).__name__ for entry in nodes})
+    remedy = "A list holds the sets of a batch, one Data each."
+    require(single and len(kinds) == 1, where, "nodes", "hold one kind of single sets as a list", found, remedy)
+    from torch_geometric.data import Batch
+
+    return Batch.from_data_list(nodes)
 
 
 def _stack(sets: list[Any], where: str) -> dict[str, list[Any]]:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from graphformer import graphs
-from graphformer._checks import refuse, require
+from graphformer._checks import plain_integer, refuse, require, require_count
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.draw import draw
 from graphformer.patterns.node_sets import NodeSets, read_nodes
-from graphformer.patterns.terms import Relation, Term, make_graph
+from graphformer.patterns.terms import PairTerm, Relation, RunTerm, Term, make_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,9 +37,9 @@ class Pattern:
     * `p & q` has p's pairs that q has too, `p - q` those that q has not; relations and copies are p's.
     * `~p` has the pairs inside each set that p leaves out.
 
-    `nodes` is, everywhere: a count, a :class:`Grid`, a list of these (a ragged batch), a PyG `Data` or `Batch`, a dict
-    of named parts or a PyG `HeteroData` (see :class:`Between`), or a tuple (key nodes, query nodes) of these for a
-    bipartite graph.
+    `nodes` is, everywhere: a count, a :class:`Grid`, a list of these (a ragged batch), a tensor of lengths `[B]`, a PyG
+    `Data` or `Batch`, a list of `Data`, a dict of named parts or a PyG `HeteroData` (see :class:`Between`), or a tuple
+    (key nodes, query nodes) of these for a bipartite graph.
 
     A pattern of your own is :class:`Where` over a formula, :class:`Pairs` over a function that lists edges, or a frozen
     dataclass with two methods, which check each other in tests: `_lower`, its terms, and `_allows`, its formula. Both
@@ -87,7 +87,7 @@ class Pattern:
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
         """The terms of the pattern, without the pairs that are not in the region."""
-        return [term.keep(region) for term in self._lower(sets)]
+        return [term.keep(region) for term in lowered(self, sets)]
 
     # ---------------------------------------------------------------- views
 
@@ -114,7 +114,7 @@ class Pattern:
         """
         num_relations = self.num_relations
         sets = read_nodes(nodes, repr(self))
-        terms = self._lower(sets) if within is None else self._lower_within(sets, within)
+        terms = lowered(self, sets) if within is None else self._lower_within(sets, within)
         return make_graph(terms, sets, num_relations)
 
     def lower(self, nodes: Nodes) -> list[Term]:
@@ -125,7 +125,7 @@ class Pattern:
             >>> Window(64).lower(1000)
             [RunTerm(runs=KeyRuns(1000 queries, 1000 keys, 1000 runs, 124840 pairs), relation=None)]
         """
-        return self._lower(read_nodes(nodes, repr(self)))
+        return lowered(self, read_nodes(nodes, repr(self)))
 
     def allows(self, query: Tensor, key: Tensor, nodes: Nodes) -> Tensor:
         """Whether each query may attend to each key: the pattern's formula, without its lowering.
@@ -260,6 +260,10 @@ class Pattern:
 
         return Not(self)
 
+    def __bool__(self) -> bool:
+        remedy = "Write & for `and`, | for `or`, ~ for `not`; whether there is a pattern, ask by `is None`."
+        refuse("Pattern", "pattern", "not be asked for its truth", repr(self), remedy)
+
     def _compose(self, operation: str, other: Pattern) -> Pattern:
         from graphformer.patterns import compose
 
@@ -270,39 +274,63 @@ class Pattern:
         return f"{type(self).__name__}({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in told)})"
 
 
+def lowered(pattern: Pattern, sets: NodeSets) -> list[Term]:
+    """The terms of a pattern, once they are seen to be such: its class may be a user's own."""
+    terms: Any = pattern._lower(sets)
+    fits = isinstance(terms, list) and bool(terms) and all(isinstance(term, (RunTerm, PairTerm)) for term in terms)
+    found = f"{len(terms)} entries" if isinstance(terms, list) else type(terms).__name__
+    remedy = "A pattern without pairs gives [RunTerm(sets.runs(0, 0))]."
+    require(fits, repr(pattern), "_lower", "give a list of at least one RunTerm or PairTerm", found, remedy)
+    own = all(isinstance(term, RunTerm) for term in terms) or sets.has_edges
+    remedy = "Give other pairs as a RunTerm of KeyRuns.from_pairs."
+    require(own, repr(pattern), "_lower", "give a PairTerm only for nodes that hold edge_index", "no edges", remedy)
+    return terms
+
+
 def check_whole(pattern: Pattern, argument: str, low: int, where: str | None = None) -> None:
-    """Refuse a field of a pattern that is not an integer in [low, 2^31)."""
+    """Refuse a field of a pattern that is not an integer in [low, 2^31), and hold it as a plain one."""
     value = getattr(pattern, argument)
+    number = plain_integer(value)
     require(
-        isinstance(value, int) and not isinstance(value, bool) and low <= value < _LIMIT,
+        number is not None and low <= number < _LIMIT,
         where or type(pattern).__name__,
         argument,
         f"be an integer, {low} or more and below 2^31",
         repr(value),
         "Pass a plain integer.",
     )
+    object.__setattr__(pattern, argument, number)
 
 
 def check_axes(pattern: Pattern, argument: str, low: int) -> None:
-    """Refuse a field of a pattern that is neither an integer in [low, 2^31) nor a tuple of such, one an axis."""
+    """Refuse a field of a pattern that is neither an integer in [low, 2^31) nor a tuple of such; hold plain ones."""
     value = getattr(pattern, argument)
-    entries = value if isinstance(value, tuple) else (value,)
+    entries = tuple(plain_integer(entry) for entry in (value if isinstance(value, tuple) else (value,)))
     require(
-        bool(entries) and all(type(entry) is int and low <= entry < _LIMIT for entry in entries),
+        bool(entries) and all(entry is not None and low <= entry < _LIMIT for entry in entries),
         type(pattern).__name__,
         argument,
         f"be an integer, {low} or more and below 2^31",
         repr(value),
         "Pass a plain integer, or a tuple with one an axis.",
     )
+    object.__setattr__(pattern, argument, entries if isinstance(value, tuple) else entries[0])
 
 
-def check_seed(pattern: Pattern) -> None:
-    """Refuse a seed that is not a 64-bit integer."""
-    seed = getattr(pattern, "seed")  # noqa: B009  # a field of those patterns that draw
-    fits = isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63
+def check_count(rule: Any, argument: str, remedy: str = "Pass a count.", minimum: int = 1) -> None:
+    """Refuse a field that is no integer of at least the minimum, 0 or 1, and hold it as a plain one."""
+    value = getattr(rule, argument)
+    require_count(value, type(rule).__name__, argument, remedy, minimum)
+    object.__setattr__(rule, argument, plain_integer(value))
+
+
+def check_seed(rule: Any) -> None:
+    """Refuse a seed that is not a 64-bit integer, and hold it as a plain one."""
+    seed = plain_integer(rule.seed)
+    fits = seed is not None and -(2**63) <= seed < 2**63
     remedy = "Pass a plain integer."
-    require(fits, type(pattern).__name__, "seed", "be a 64-bit integer", repr(seed), remedy)
+    require(fits, type(rule).__name__, "seed", "be a 64-bit integer", repr(rule.seed), remedy)
+    object.__setattr__(rule, "seed", seed)
 
 
 def check_flag(pattern: Pattern, argument: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer._checks import require, require_count
+from graphformer._checks import require
 from graphformer.patterns.hops import distances
 from graphformer.patterns.node_sets import NodeSets
+from graphformer.patterns.pattern import check_count
 from graphformer.patterns.space import coordinates
 from graphformer.patterns.terms import Relation
 
@@ -35,7 +36,7 @@ class Distance(Relation):
     clip: int
 
     def __post_init__(self) -> None:
-        require_count(self.clip, "Distance", "clip", "Pass a number of places.", minimum=0)
+        check_count(self, "clip", "Pass a number of places.", minimum=0)
 
     @property
     def num_relations(self) -> int:
@@ -74,8 +75,8 @@ class Offset2d(Relation):
     radius_x: int
 
     def __post_init__(self) -> None:
-        require_count(self.radius_y, "Offset2d", "radius_y", "Pass a number of rows.", minimum=0)
-        require_count(self.radius_x, "Offset2d", "radius_x", "Pass a number of columns.", minimum=0)
+        check_count(self, "radius_y", "Pass a number of rows.", minimum=0)
+        check_count(self, "radius_x", "Pass a number of columns.", minimum=0)
 
     @property
     def num_relations(self) -> int:
@@ -121,7 +122,7 @@ class ShortestPath(Relation):
     max: int
 
     def __post_init__(self) -> None:
-        require_count(self.max, "ShortestPath", "max", "Pass a number of hops.", minimum=0)
+        check_count(self, "max", "Pass a number of hops.", minimum=0)
 
     @property
     def num_relations(self) -> int:
@@ -177,7 +178,7 @@ class EdgeType(Relation):
     attribute: str = "edge_type"
 
     def __post_init__(self) -> None:
-        require_count(self.num_types, "EdgeType", "num_types", "Pass the number of types of edges.", minimum=0)
+        check_count(self, "num_types", "Pass the number of types of edges.", minimum=0)
         fits, found = isinstance(self.attribute, str), repr(self.attribute)
         require(fits, "EdgeType", "attribute", "be a name", found, "Pass for example 'edge_type'.")
 

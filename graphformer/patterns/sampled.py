@@ -13,6 +13,8 @@ from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern, check_seed, check_whole
 from graphformer.patterns.terms import RunTerm, Term
 
+_CHUNK = 2**20  # keys drawn at a time
+
 
 @dataclass(frozen=True, repr=False)
 class Random(Pattern):
@@ -20,7 +22,7 @@ class Random(Pattern):
 
     The draw is a pure function of the seed, the sizes of the set and the query's place in it: a set gets the same keys
     alone, in any batch, in any worker and on any device. Floyd's algorithm (Bentley and Floyd, "A sample of
-    brilliance", 1987) draws m of n keys in m steps and O(m^2) comparisons a query, all queries at once.
+    brilliance", 1987) draws m of n keys in m turns; all turns of all queries are found at once, in O(m log m) a query.
 
     Args:
         num_keys: Keys a query, 0 or more; a smaller set is seen as a whole.
@@ -50,13 +52,30 @@ class Random(Pattern):
 
     def _draw(self, sets: NodeSets, query: Tensor) -> Tensor:
         """Local keys of the given queries, each row filled up with -1. Shape `[len(query), m]`, int64."""
-        place, num_keys, num_queries = sets.local_query[query], sets.set_keys[query], sets.set_queries[query]
+        most = min(self.num_keys, int(sets.set_keys[query].max()) if query.numel() else 0)
+        return torch.cat([self._floyd(sets, part, most) for part in query.split(max(_CHUNK // max(most, 1), 1))])
+
+    def _floyd(self, sets: NodeSets, query: Tensor, most: int) -> Tensor:
+        place, num_keys, num_queries = (
+            held[query, None] for held in (sets.local_query, sets.set_keys, sets.set_queries)
+        )
         wanted = num_keys.clamp(max=self.num_keys)
-        drawn = query.new_full((query.numel(), int(wanted.max()) if query.numel() else 0), -1)
-        for step in range(drawn.shape[1]):
-            newest = num_keys - wanted + step
-            counter = (place, torch.full_like(place, step), num_keys, num_queries)
-            pick = uniform_below(self.seed, counter, (newest + 1).clamp(min=1))
-            known = (drawn[:, :step] == pick[:, None]).any(1)
-            drawn[:, step] = torch.where(step < wanted, torch.where(known, newest, pick), -1)
-        return drawn
+        turn = torch.arange(most, device=query.device).expand(query.numel(), most)
+        newest = num_keys - wanted + turn
+        pick = uniform_below(self.seed, (place, turn, num_keys, num_queries), (newest + 1).clamp(min=1))
+        # A pick that is drawn already gives way to its turn's newest key. It is so where an earlier turn made the same
+        # pick, or where it is the newest key of an earlier turn and that one's pick gave way too: all turns at once, by
+        # following these earlier turns in leaps of twice the length.
+        taken, earlier = _repeats(pick), pick - newest + turn
+        earlier = torch.where((earlier >= 0) & (earlier < turn), earlier, turn)
+        for _ in range(most.bit_length()):
+            taken, earlier = taken | taken.gather(1, earlier), earlier.gather(1, earlier)
+        return torch.where(turn < wanted, torch.where(taken, newest, pick), -1)
+
+
+def _repeats(pick: Tensor) -> Tensor:
+    """Which entries of each row stand further ahead in it too. Takes and gives `[R, m]`; bool."""
+    value, order = pick.sort(dim=1, stable=True)
+    again = torch.zeros_like(value, dtype=torch.bool)
+    again[:, 1:] = value[:, 1:] == value[:, :-1]
+    return torch.empty_like(again).scatter_(1, order, again)

@@ -20,6 +20,7 @@ from graphformer.patterns.pattern import Pattern, check_whole
 from graphformer.patterns.terms import RunTerm, Term
 
 _CHUNK = 2**20  # candidates that a step holds at a time
+_WIDEST = 1e140  # so that the squares of distances, and of the gaps between sets, stay finite
 _SLACK = 1 + 1e-9  # the tree rounds otherwise than we do: it proposes a little more, and our distances decide
 
 
@@ -35,7 +36,7 @@ class Within(Pattern):
         distance: In the units of `pos`; finite, 0 or more. A key at exactly this distance is within.
 
     Raises:
-        InputError: A distance out of range; nodes without `pos`, or one that is not finite.
+        InputError: A distance out of range; nodes without `pos`, or one that is not finite, or too wide to square.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -48,14 +49,18 @@ class Within(Pattern):
     distance: float
 
     def __post_init__(self) -> None:
-        fits = isinstance(self.distance, Real) and not isinstance(self.distance, bool)
-        fits = fits and math.isfinite(self.distance) and self.distance >= 0
-        remedy = "Pass a distance in the units of pos."
+        real = isinstance(self.distance, Real) and not isinstance(self.distance, bool)
+        try:
+            number = float(self.distance) if real else math.nan
+        except OverflowError:  # of an integer
+            number = math.inf
+        remedy, fits = "Pass a distance in the units of pos.", 0 <= number < math.inf
         require(fits, "Within", "distance", "be a finite number, 0 or more", repr(self.distance), remedy)
+        object.__setattr__(self, "distance", number)
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         of_query, of_key = positions(sets)
-        reach = self.distance * _SLACK
+        reach = min(self.distance, _span(of_query, of_key)) * _SLACK
         queries, keys = _trees(sets, of_query, of_key, gap=2 * reach + 1)
         near = queries.sparse_distance_matrix(keys, reach, output_type="ndarray")
         query, key = (torch.from_numpy(near[side].astype(np.int64)).to(sets.device) for side in "ij")
@@ -79,7 +84,7 @@ class Nearest(Pattern):
         k: Keys a query, 0 or more; a smaller set is seen as a whole.
 
     Raises:
-        InputError: Nodes without `pos`, or one that is not finite.
+        InputError: Nodes without `pos`, or one that is not finite, or too wide to square.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -169,6 +174,8 @@ def positions(sets: NodeSets) -> tuple[Tensor, Tensor]:
     _check_widths(of_query, of_key, sets.where)
     finite = bool(of_query.isfinite().all()) and bool(of_key.isfinite().all())
     require(finite, sets.where, "nodes.pos", "be finite", "NaN or infinity", "Leave out nodes without a place.")
+    span, remedy = _span(of_query, of_key), "Take a larger unit: squares of distances would overflow."
+    require(span < _WIDEST, sets.where, "nodes.pos", f"span less than {_WIDEST}", span, remedy)
     return of_query, of_key
 
 
@@ -215,7 +222,7 @@ def _between(first: Tensor, second: Tensor) -> Tensor:
 def _span(of_query: Tensor, of_key: Tensor) -> float:
     """More than the distance of any two nodes, at most the diagonal of the box around all of them."""
     every = torch.cat((of_query, of_key))
-    return float((every.amax(0) - every.amin(0)).norm())
+    return float((every.amax(0) - every.amin(0)).norm()) if every.numel() else 0.0
 
 
 def _trees(sets: NodeSets, of_query: Tensor, of_key: Tensor, gap: float) -> tuple[Any, Any]:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from graphformer._checks import refuse
 from graphformer.graphs.runs import KeyRuns
-from graphformer.patterns.functions import name_of, num_required
+from graphformer.patterns.functions import call, name_of, num_required
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern
 from graphformer.patterns.terms import RunTerm, Term
+
+_REMEDY = "Make its tables long enough; join comparisons by & | ~ or torch.where, not by Python's if, and, or."
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +34,8 @@ class Where(Pattern):
             number of the set in the batch, h is 0. Functions of a module can be pickled, lambdas not.
 
     Raises:
-        InputError: A function of other arguments; a result that is not bool, or not one for each pair.
+        InputError: A function of other arguments, or one that raises; a result that is not bool, or not one for each
+            pair.
 
     Example:
         >>> Where(lambda query, key: (query - key) % 3 == 0).on(5).edge_index
@@ -63,11 +66,13 @@ class Where(Pattern):
         if query.numel() == 0:
             return torch.zeros_like(query, dtype=torch.bool)
         place = sets.local_query[query], sets.local_key[key]
+        rule = "answer for every pair of places in the set"
         if _num_arguments(self.fn) == 2:
-            allowed = self.fn(*place)
+            allowed = call(self.fn, place, repr(self), rule, _REMEDY)
         else:
             ask = torch.vmap(lambda *ids: torch.as_tensor(self.fn(*ids), device=sets.device))
-            allowed = ask(sets.query_set[query], torch.zeros_like(query), *place)
+            ids = sets.query_set[query], torch.zeros_like(query), *place
+            allowed = call(ask, ids, repr(self), rule, _REMEDY)
         fits = isinstance(allowed, Tensor) and allowed.dtype == torch.bool and allowed.shape == query.shape
         if not fits:
             found = f"{allowed.dtype} {list(allowed.shape)}" if isinstance(allowed, Tensor) else type(allowed).__name__

@@ -2,55 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphformer._errors import InputError
 from graphformer.graphs import AttentionGraph
-from graphformer.patterns import Full, Pattern, RunTerm
+from graphformer.patterns import Full, Pattern
 from graphformer.patterns.node_sets import read_nodes
 
-_SINGLES = (0, 1, 2, 5, 12)
+_ONE_SET = [0, 1, 2, 5, 12]
+_TWO_SETS = ([5, 0, 3, 12], [4, 2, 0, 7])
 
 
 def check_pattern(pattern: Pattern, nodes: Any = None) -> None:
     """Raise unless a pattern keeps the laws that those of the library keep.
 
-    The predicate view is the edge view; pairs stay inside their sets, and are ordered and counted right; relations and
-    own edges are as announced; terms are of the same kinds over all node sets; the graph of a ragged batch is the union
-    of those of its sets; the pattern combines with others; equal patterns have equal hashes. All pairs are enumerated:
-    pass small node sets.
+    The predicate view is the edge view; pairs stay inside their sets, and are ordered and counted right; relations are
+    as announced, and own edges are where the data has them; terms are of the same kinds over all node sets; the graph
+    of a ragged batch is the union of those of its sets; the pattern combines with others; equal patterns have equal
+    hashes. All pairs are enumerated: pass small node sets.
 
     Args:
         pattern: The pattern.
         nodes: What it is laid over: a count, a list of lengths, a PyG `Data` or `Batch`, or a tuple (key nodes, query
-            nodes). A list or a `Batch` is taken apart too. Default: sets of 0, 1, 2, 5 and 12 nodes.
+            nodes). A list or a `Batch` is taken apart too. Default: a batch of sets of 0 to 12 nodes, and a bipartite
+            one whose sets have other numbers of queries than of keys; one of the two may be refused by the pattern.
 
     Raises:
         AssertionError: A law that the pattern breaks, with the pattern and the first pair or set that shows it.
+        InputError: The pattern refuses the nodes, by default both batches: pass nodes that it takes.
 
     Example:
         >>> from graphformer.patterns import Causal, Where, Window
         >>> check_pattern(Window(3) & Causal())
         >>> check_pattern(Where(lambda query, key: query != key), nodes=[3, 4])
     """
-    nodes = list(_SINGLES) if nodes is None else nodes
+    for tried in usual_nodes(nodes, pattern.on):
+        _check(pattern, tried)
+
+
+def usual_nodes(nodes: Any, lay: Callable[[Any], object]) -> list[Any]:
+    """The nodes to check on: by default those of two batches that are not refused, of which there must be one."""
+    taken, refusals = [], []
+    for usual in (_ONE_SET, _TWO_SETS) if nodes is None else ():
+        try:
+            lay(usual)
+            taken.append(usual)
+        except InputError as refusal:
+            refusals.append(refusal)
+    if len(refusals) == 2:
+        raise refusals[0]
+    return taken or [nodes]
+
+
+def _check(pattern: Pattern, nodes: Any) -> None:
     graph = pattern.on(nodes)
     _check_views(pattern, nodes, graph)
     _check_order(pattern, graph)
     _check_labels(pattern, graph)
+    _check_own_edges(pattern, nodes, graph)
     _check_terms(pattern, nodes)
     _check_union(pattern, nodes, graph)
     _check_algebra(pattern, nodes, graph)
     same = pattern == pattern and hash(pattern) == hash(pattern)  # noqa: PLR0124  # what an own __eq__ may break
-    _hold(same and pattern != ~pattern, pattern, "equal patterns have equal hashes")
+    hold(same and pattern != ~pattern, pattern, "equal patterns have equal hashes")
 
 
-def _hold(condition: bool, pattern: Pattern, law: str, shown: object = None) -> None:
+def hold(condition: bool, checked: object, law: str, shown: object = None) -> None:
+    """Raise unless a law holds, with what breaks it and what shows it."""
     if not condition:
-        raise AssertionError(f"{pattern!r} breaks a law: {law}" + (f"; see {shown}" if shown is not None else ""))
+        raise AssertionError(f"{checked!r} breaks a law: {law}" + (f"; see {shown}" if shown is not None else ""))
 
 
 def _copies(graph: AttentionGraph) -> Tensor:
@@ -64,12 +88,12 @@ def _check_views(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
     sets = read_nodes(nodes, repr(pattern))
     query, key = (torch.arange(count, device=sets.device) for count in (sets.num_queries, sets.num_keys))
     size = (graph.num_queries, graph.num_keys)
-    _hold(size == (sets.num_queries, sets.num_keys), pattern, "a graph has the nodes that it is laid over", size)
+    hold(size == (sets.num_queries, sets.num_keys), pattern, "a graph has the nodes that it is laid over", size)
     formula, found = pattern.allows(query[:, None], key, nodes), _copies(graph) > 0
     across = found & (sets.query_set[:, None] != sets.key_set)
-    _hold(not bool(across.any()), pattern, "pairs stay inside their sets", _first(across))
+    hold(not bool(across.any()), pattern, "pairs stay inside their sets", _first(across))
     differs = formula != found
-    _hold(not bool(differs.any()), pattern, "the predicate view is the edge view", _first(differs))
+    hold(not bool(differs.any()), pattern, "the predicate view is the edge view", _first(differs))
 
 
 def _first(cells: Tensor) -> str | None:
@@ -79,41 +103,50 @@ def _first(cells: Tensor) -> str | None:
 
 def _check_order(pattern: Pattern, graph: AttentionGraph) -> None:
     code = graph.edge_index[1] * max(graph.num_keys, 1) + graph.edge_index[0]
-    _hold(bool((code.diff() >= 0).all()), pattern, "edges are ordered by query, keys ascending")
-    _hold(graph.by_query.edge_id is None, pattern, "an edge's id is its position")
+    hold(bool((code.diff() >= 0).all()), pattern, "edges are ordered by query, keys ascending")
+    hold(graph.by_query.edge_id is None, pattern, "an edge's id is its position")
 
 
 def _check_labels(pattern: Pattern, graph: AttentionGraph) -> None:
     law = "every pair has a relation below num_relations, or none has one"
-    count, relation, own_edge = pattern.num_relations, graph.relation, graph.own_edge
-    _hold((relation is not None) == (count > 0) and graph.num_relations == count, pattern, law, count)
+    count, relation = pattern.num_relations, graph.relation
+    hold((relation is not None) == (count > 0) and graph.num_relations == count, pattern, law, count)
     if relation is not None and relation.numel():
         low, high = (int(value) for value in torch.aminmax(relation))
-        _hold(low >= 0 and high < count, pattern, law, (low, high))
-    if own_edge is not None and own_edge.numel():
-        low, high = (int(value) for value in torch.aminmax(own_edge))
-        _hold(low >= -1 and high < graph.num_own_edges, pattern, "own edges are edges of the node set", (low, high))
+        hold(low >= 0 and high < count, pattern, law, (low, high))
+
+
+def _check_own_edges(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
+    if graph.own_edge is None:
+        return
+    own = graph.own_edge.long()
+    low, high = (int(value) for value in torch.aminmax(own)) if own.numel() else (-1, -1)
+    hold(low >= -1 and high < graph.num_own_edges, pattern, "own edges are edges of the node set", (low, high))
+    pair, edge = graph.edge_index[:, own >= 0], read_nodes(nodes, repr(pattern)).edge_index[:, own[own >= 0]]
+    wrong = (pair != edge).any(0).nonzero()
+    shown = f"key and query {pair[:, wrong[0, 0]].tolist()}" if wrong.numel() else None
+    hold(shown is None, pattern, "a pair that is an own edge has the ends of that edge", shown)
 
 
 def _check_terms(pattern: Pattern, nodes: Any) -> None:
     kinds, count = [type(term) for term in pattern.lower(nodes)], pattern.on(nodes).num_edges
-    _hold(pattern.count(nodes) == count, pattern, "what is counted is what is enumerated", pattern.count(nodes))
-    for single in _singles(nodes):
+    hold(pattern.count(nodes) == count, pattern, "what is counted is what is enumerated", pattern.count(nodes))
+    for single in singles(nodes):
         found = [type(term) for term in pattern.lower(single)]
-        _hold(found == kinds, pattern, "the terms are of the same kinds over all node sets", (kinds, found))
+        hold(found == kinds, pattern, "the terms are of the same kinds over all node sets", (kinds, found))
 
 
 def _check_union(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
-    singles = list(_singles(nodes))
-    if singles:
-        union = AttentionGraph.union([pattern.on(single) for single in singles])
-        _hold(union == graph, pattern, "the graph of a batch is the union of the graphs of its sets", union)
+    alone = list(singles(nodes))
+    if alone:
+        union = AttentionGraph.union([pattern.on(single) for single in alone])
+        hold(union == graph, pattern, "the graph of a batch is the union of the graphs of its sets", union)
 
 
-def _singles(nodes: Any) -> Iterator[Any]:
+def singles(nodes: Any) -> Iterator[Any]:
     """The sets of a ragged batch, one at a time; nothing where the nodes are one set."""
     if isinstance(nodes, tuple):
-        yield from zip(*(_singles(side) for side in nodes), strict=False)
+        yield from zip(*(singles(side) for side in nodes), strict=False)
     elif isinstance(nodes, list):
         yield from nodes
     elif hasattr(nodes, "to_data_list"):
@@ -134,6 +167,4 @@ def _check_algebra(pattern: Pattern, nodes: Any, graph: AttentionGraph) -> None:
     }
     for law, (composed, expected) in cases.items():
         found = _copies(composed.on(nodes))
-        _hold(torch.equal(found, expected.long()), pattern, law, _first(found != expected))
-    runs_only = all(isinstance(term, RunTerm) for term in pattern.lower(nodes))
-    _hold(runs_only or graph.own_edge is not None, pattern, "explicit pairs say which own edge they are")
+        hold(torch.equal(found, expected.long()), pattern, law, _first(found != expected))

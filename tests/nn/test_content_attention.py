@@ -305,6 +305,23 @@ def test_learned_clusters_move_in_training_only():
             close(module.centroids[h, c], expected)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_learned_clusters_learn_nothing_from_what_is_not_finite(bad):
+    modules = [LearnedClusters(3, 2, 4, decay=0.5) for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    query, key = torch.randn(2, 9, 2, 4)
+    query[5, 1, 2] = key[2, 0] = bad
+    modules[0](query, key, 9)
+    assert bool(modules[0].centroids.isfinite().all())
+    assert not torch.equal(modules[0].centroids, modules[1].centroids)
+    for head, keys, queries in ((0, [0, 1, *range(3, 9)], range(9)), (1, range(9), [0, 1, 2, 3, 4, 6, 7, 8])):
+        alone = LearnedClusters(3, 1, 4, decay=0.5)
+        alone.centroids.copy_(modules[1].centroids[head : head + 1])
+        nodes = (len(list(keys)), len(list(queries)))
+        alone(query[list(queries), head : head + 1], key[list(keys), head : head + 1], nodes)
+        torch.testing.assert_close(alone.centroids[0], modules[0].centroids[head])
+
+
 def test_learned_clusters_settle_on_what_is_there():
     centre = torch.eye(D)[:2].repeat(20, 1)
     module = LearnedClusters(2, heads=1, width=D, decay=0.5)

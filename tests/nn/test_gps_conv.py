@@ -225,7 +225,7 @@ def test_edge_features_reach_the_global_part(pattern):
         other.lin_out.load_state_dict(layer.attn.out_proj.state_dict())
         other.edge_key.copy_(layer.edge_key)
         other.edge_value.copy_(layer.edge_value)
-    graph = (pattern or Edges() | Full()).on(data)
+    graph = (Edges() | Full() if pattern is None else pattern).on(data)
     x = other(data.x, graph, data.edge_attr) + data.x
     assert_close(layer(data.x, data.edge_index, data.batch, edge_attr=data.edge_attr), x + layer.mlp(x))
     one = GPSConv(C, None, heads=2, edge_dim=1).double()

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from pattern_cases import edge_matrix, predicate
+from pattern_cases import edge_matrix, is_near, mask_mod, predicate
 from torch_geometric.data import Batch, Data, HeteroData
 
 from graphformer import GraphformerError
 from graphformer.graphs import AttentionGraph
-from graphformer.patterns import Between, Causal, Edges, Full, Global, Grid, Hops, Window
+from graphformer.patterns import Between, Causal, Edges, Full, Global, Grid, Hops, Random, Where, Window
 from graphformer.patterns.node_sets import read_nodes
 
 
@@ -76,6 +76,39 @@ def test_copies_stay_copies():
     nodes = {"a": 2, "b": 3}
     doubled = Between({("b", "a"): Full() + Window(0)})
     assert edge_matrix(doubled, nodes)[:2, 2:].tolist() == [[2, 1, 1], [1, 2, 1]]
+
+
+NESTED = {"a": [4, 0, 3], "b": [Grid(1, 2), Grid(2, 2), Grid(0, 3)], "c": [2, 3, 0]}
+
+
+@pytest.mark.parametrize("nodes", [NESTED, (NESTED, {name: NESTED[name] for name in "cab"})], ids=["one", "two"])
+def test_a_region_reaches_the_links(nodes):
+    pattern = Between({("a", "b"): Full() + Causal(), ("b", "b"): Where(is_near), ("c", "a"): Where(mask_mod)})
+    for region in (Window(3), ~Causal(), Random(4), Global(2)):
+        runs = region.lower(nodes)[0].runs
+        graph = pattern.on(nodes, within=runs)
+        assert torch.equal(
+            edge_matrix(pattern & region, nodes), edge_matrix(pattern, nodes) * edge_matrix(region, nodes)
+        )
+        assert graph == (pattern & region).on(nodes)
+        assert torch.equal(relations(pattern & region, nodes) >= 0, edge_matrix(region & pattern, nodes) > 0)
+
+
+def test_a_formula_between_parts_is_asked_about_the_rest_only():
+    asked = []
+
+    def rule(query, key):
+        asked.append(query.numel())
+        return query >= key
+
+    nodes = {"a": [20, 7], "b": [15, 3]}
+    pattern = Between({("a", "a"): Where(rule), ("b", "a"): Where(rule)})
+    for composed in (pattern & Window(2), Window(2) & pattern, Window(2) - pattern):
+        asked.clear()
+        assert torch.equal(edge_matrix(composed, nodes) > 0, predicate(composed, nodes))
+        asked.clear()
+        composed.count(nodes)
+        assert 0 < sum(asked) <= Window(2).count(nodes)
 
 
 def test_two_sides_with_parts():

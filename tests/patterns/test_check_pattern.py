@@ -8,6 +8,7 @@ import torch
 from pattern_cases import corners, is_near, mask_mod
 from torch_geometric.data import Batch, Data
 
+from graphformer import GraphformerError
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns import (
     Axial,
@@ -29,6 +30,7 @@ from graphformer.patterns import (
     NetworkX,
     Offset2d,
     Pairs,
+    PairTerm,
     Pattern,
     Random,
     RunTerm,
@@ -101,6 +103,12 @@ def test_ours_keep_the_laws_on_data(pattern):
     check_pattern(pattern, nodes=BATCH)
 
 
+def test_a_pattern_of_two_sets_only_is_tried_on_these():
+    check_pattern(Bipartite())
+    with pytest.raises(GraphformerError, match="Nearest.*nodes must hold pos"):
+        check_pattern(Nearest(2))
+
+
 def test_a_networkx_graph_keeps_the_laws():
     check_pattern(NetworkX(networkx.path_graph(4)), nodes=[4, 4, 4])
 
@@ -144,6 +152,52 @@ class Broken(Pattern):
 
     def __hash__(self):
         return 1
+
+
+@dataclass(frozen=True, repr=False)
+class Mirror(Pattern):
+    """The key as far from the end as the query from the front; wrong where keys are not the queries."""
+
+    def _lower(self, sets):
+        key = sets.query_ptr[sets.query_set] + sets.set_queries - 1 - sets.local_query
+        return [RunTerm(KeyRuns.from_ranges(key, key + 1, sets.num_keys))]
+
+    def _allows(self, sets, query, key):
+        return sets.local_key[key] == sets.set_queries[query] - 1 - sets.local_query[query]
+
+
+def test_by_default_a_pattern_is_laid_between_two_sets_too():
+    check_pattern(Mirror(), nodes=[0, 1, 2, 5, 12])
+    with pytest.raises(AssertionError, match=r"Mirror\(\) breaks a law: pairs stay inside their sets; see query 4"):
+        check_pattern(Mirror())
+
+
+@dataclass(frozen=True, repr=False)
+class Numbered(Edges):
+    """The data's edges, with a fault in which edge each pair is."""
+
+    shift: int = 0
+    flipped: bool = False
+
+    def _lower(self, sets):
+        (term,) = super()._lower(sets)
+        own_edge = term.own_edge.flip(0) if self.flipped else term.own_edge + self.shift
+        return [PairTerm(term.query, term.key, own_edge)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "law"),
+    [
+        (Numbered(flipped=True), r"a pair that is an own edge has the ends of that edge; see key and query \[\d, \d\]"),
+        (Numbered(shift=1), r"own edges are edges of the node set; see \(1, 12\)"),
+        (Numbered(shift=-2), r"own edges are edges of the node set; see \(-2, 9\)"),
+    ],
+    ids=repr,
+)
+def test_a_pattern_that_confuses_edges_is_found_out(pattern, law):
+    check_pattern(Numbered(), nodes=sample(6, 0))
+    with pytest.raises(AssertionError, match=law):
+        check_pattern(pattern, nodes=sample(6, 0))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,10 @@ from graphformer.patterns import (
     Edges,
     Full,
     Hash,
+    Nearest,
+    Pairs,
     TopK,
+    Where,
     Window,
     fold_heads,
     unfold_heads,
@@ -317,6 +320,28 @@ def test_patterns_that_read_the_nodes_limit_every_head():
     )
 
 
+@pytest.mark.parametrize("content", MEMBERS, ids=ids)
+def test_a_limit_is_lowered_and_a_formula_asked_about_few_pairs(content, monkeypatch):
+    """The formulas of Nearest and Hops cost a look at a whole set for every pair."""
+    asked = []
+
+    def rule(query, key):
+        asked.append(query.numel())
+        return key <= query + 2
+
+    data = Data(pos=torch.rand(90, 2, generator=torch.Generator().manual_seed(4)), num_nodes=90)
+    query, key = vectors(90)
+    expected = content.select(query, key, 90, Pairs(lambda n: (Window(2) & Nearest(5)).on(data).edge_index))
+    monkeypatch.setattr(Nearest, "_allows", None)
+    assert content.select(query, key, data, Window(2) & Nearest(5)) == expected
+    assert content.select(query, key, data, Nearest(5) & Where(rule) & Window(2)) == expected
+    assert 0 < sum(asked) <= 2 * 90 * 5
+    if not isinstance(content, TopK):  # which ranks all keys that are allowed
+        asked.clear()
+        content.select(query, key, data, Where(rule))
+        assert sum(asked) <= content.select(query, key, data).num_edges
+
+
 def test_heads_fold_and_unfold():
     x = torch.randn(4, H, D)
     folded = fold_heads(x)
@@ -348,6 +373,10 @@ def test_graphs_are_attention_graphs_by_query():
         (lambda: Clusters(2, seed=None), "Clusters: seed must be a 64-bit integer; got None"),
         (lambda: fold_heads(torch.ones(2, 3)), r"fold_heads: x must have shape \[N, H, D\]; got \[2, 3\]"),
         (lambda: unfold_heads(torch.ones(2, 3, 4), 2), r"unfold_heads: x must have shape \[H \* N, 1, D\]; got"),
+        (lambda: fold_heads([1]), r"fold_heads: x must have shape \[N, H, D\]; got list"),
+        (lambda: unfold_heads([1], 2), r"unfold_heads: x must have shape \[H \* N, 1, D\]; got list"),
+        (lambda: unfold_heads(torch.ones(4, 1, 4), 2.0), "unfold_heads: heads must be an integer; got 2.0. Pass the H"),
+        (lambda: unfold_heads(torch.ones(4, 1, 4), 0), "unfold_heads: heads must be at least 1; got 0"),
         (lambda: unfold_heads(torch.ones(7, 1, 4), 2), "unfold_heads: heads must divide the 7 rows of x; got 2"),
     ],
 )

@@ -83,6 +83,11 @@ def test_networkx_patterns_compare_by_their_edges():
             lambda: Pairs(lambda n: torch.zeros(2, 1)).on(3),
             r"an integer tensor of shape \[2, E\]; got torch.float",
         ),
+        (
+            lambda: Pairs(lambda n: [0][n]).on([3]),
+            r"Pairs\(anonymous\): fn must list the pairs of a set of 3 nodes; got IndexError.*0 too",
+        ),
+        (lambda: Pairs(lambda n, m: n / 0).on((3, 2)), "pairs of a set of 3 and 2 nodes; got ZeroDivisionError"),
         (lambda: Pairs(lambda n: torch.zeros(3, 2).long()).on(3), r"shape \[2, E\]; got torch.int64 \[3, 2\]. Row 0"),
         (lambda: Pairs(lambda n: [(0, 0)]).on(3), r"shape \[2, E\]; got \[\(0, 0\)\]"),
         (lambda: Pairs(lambda n: torch.tensor([[3], [0]])).on(3), r"fn must give keys in \[0, 3\); got 3. Row 0"),

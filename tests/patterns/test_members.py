@@ -1,5 +1,8 @@
 """Each pattern against a plain formula on small sets, and what it refuses."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
 from pattern_cases import predicate
@@ -8,7 +11,39 @@ from torch_geometric.data import Data
 from graphformer import GraphformerError
 from graphformer._philox import uniform_below
 from graphformer.graphs.runs import KeyRuns
-from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Hops, PairTerm, Random, RunTerm, Window
+from graphformer.patterns import (
+    Axial,
+    Between,
+    BigBird,
+    Bipartite,
+    Blocks,
+    Causal,
+    Clusters,
+    Distance,
+    Edges,
+    EdgeType,
+    Expander,
+    Full,
+    Global,
+    Grid,
+    Hash,
+    Hops,
+    Nearest,
+    Offset2d,
+    PairTerm,
+    Pattern,
+    Random,
+    RunTerm,
+    ShiftedWindows,
+    ShortestPath,
+    Strided,
+    TopK,
+    Tree,
+    VirtualNode,
+    Window,
+    parse,
+    sampled,
+)
 
 
 def dense(pattern, nodes):
@@ -96,6 +131,16 @@ def test_random_draws_by_floyds_algorithm(num_keys, num_queries):
     assert torch.equal(predicate(Random(5, seed=3), (num_keys, num_queries)), mask)
     for place, row in enumerate(mask):
         assert set(row.nonzero().squeeze(1).tolist()) == floyd(3, place, min(5, num_keys), num_keys, num_queries)
+
+
+@pytest.mark.parametrize("num_keys", [2, 40, 63, 64])
+def test_random_draws_of_most_keys(num_keys, monkeypatch):
+    """Of nearly all keys most picks are taken, by turns that gave way themselves."""
+    expected = Random(num_keys, seed=8).on([64, 5, 0])
+    for place, row in enumerate(dense(Random(num_keys, seed=8), 64)):
+        assert set(row.nonzero().squeeze(1).tolist()) == floyd(8, place, num_keys, 64, 64)
+    monkeypatch.setattr(sampled, "_CHUNK", 100)
+    assert Random(num_keys, seed=8).on([64, 5, 0]) == expected
 
 
 def test_random_gives_each_query_that_many_distinct_keys():
@@ -226,6 +271,11 @@ def test_hops_of_a_large_sparse_graph_stay_sparse():
         (lambda: Window(2, dilation=0), "Window: dilation must be an integer, 1 or more and below 2.31; got 0"),
         (lambda: Window(2**31), "Window: radius must be an integer, 0 or more and below 2.31; got 2147483648"),
         (lambda: Window(True), "Window: radius must be an integer.*got True"),
+        (lambda: Window(np.True_), "Window: radius must be an integer.*got np.True_"),
+        (lambda: Window(np.float64(2)), "Window: radius must be an integer.*got np.float64"),
+        (lambda: Window(torch.tensor(2)), "Window: radius must be an integer.*got tensor"),
+        (lambda: Random(2, seed=np.uint64(2**63)), "Random: seed must be a 64-bit integer"),
+        (lambda: Grid(2, np.float64(2)), "Grid: shape must be integers, 0 or more; got"),
         (lambda: Global(-1), "Global: num_nodes must be an integer, 0 or more and below 2.31; got -1"),
         (lambda: Blocks(0), "Blocks: size must be an integer, 1 or more and below 2.31; got 0"),
         (lambda: Random(-1), "Random: num_keys must be an integer, 0 or more and below 2.31; got -1"),
@@ -241,6 +291,11 @@ def test_hops_of_a_large_sparse_graph_stay_sparse():
         (lambda: Hops(2).on([3, 4]), r"Hops\(k=2\): nodes must hold edge_index; got no edges"),
         (lambda: Edges().on((example(), 3)), r"Edges\(\): nodes must be one node set with edges; got a \(keys"),
         (lambda: Hops(1).allows(torch.tensor([0]), torch.tensor([0]), 3), "must hold edge_index"),
+        (
+            lambda: Full() and Causal(),
+            r"Pattern: pattern must not be asked for its truth; got Full\(\). Write & for `and`",
+        ),
+        (lambda: not Window(1), r"asked for its truth; got Window\(radius=1\)"),
         (lambda: Full().allows([0], torch.tensor([1]), 3), "allows: query must be a tensor; got list. Convert"),
         (lambda: Full().allows(torch.tensor([0]), [1], 3), "allows: key must be a tensor; got list. Convert"),
         (
@@ -253,6 +308,80 @@ def test_hops_of_a_large_sparse_graph_stay_sparse():
 def test_refusals(make, message):
     with pytest.raises(GraphformerError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: Window(n(3)),
+        lambda n: Window((n(1), 2), dilation=n(2), offset=(n(-1), n(0))),
+        lambda n: Window(left=n(3), stride=n(2)),
+        lambda n: Blocks(n(4), shift=n(2)),
+        lambda n: ShiftedWindows((n(4), n(6))),
+        lambda n: Axial(n(1)),
+        lambda n: BigBird(n(1), n(2), n(3), seed=n(4)),
+        lambda n: Expander(n(4), seed=n(5)),
+        lambda n: Tree(up=n(1)),
+        lambda n: Nearest(n(2)) & Hops(n(2)) - Strided(n(3)) | VirtualNode(n(2)),
+        lambda n: Full().as_relation(n(2)),
+        lambda n: Full().as_relation(Offset2d(n(1), n(2))) | Causal().as_relation(Distance(n(2))),
+        lambda n: Full().as_relation(EdgeType(n(3))) | Causal().as_relation(ShortestPath(n(2))),
+        lambda n: Hash(n(4), n(2), seed=n(3)),
+        lambda n: TopK(n(4)),
+        lambda n: Clusters(n(4), n(0), n(1)),
+        lambda n: Grid(n(2), 3),
+    ],
+)
+def test_integers_of_numpy_are_held_as_plain_ones(make):
+    ours = make(int)
+    for kind in (np.int64, np.int32):
+        theirs = make(kind)
+        assert theirs == ours
+        assert repr(theirs) == repr(ours)
+    if isinstance(ours, Pattern):
+        assert parse(repr(theirs)) == ours
+
+
+@dataclass(frozen=True, repr=False)
+class Lowers(Pattern):
+    kind: str
+
+    def _lower(self, sets):
+        place = torch.arange(sets.num_queries)
+        runs = RunTerm(sets.runs(0, 1))
+        explicit = PairTerm(place, place, torch.full_like(place, -1))
+        return {"none": [], "bare": runs, "tuple": (runs,), "runs": [sets.runs(0, 1)], "pairs": [explicit]}[self.kind]
+
+    def _allows(self, sets, query, key):
+        return query == key
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda p: p.on(3),
+        lambda p: p.lower([3, 4]),
+        lambda p: p.count((3, 4)),
+        lambda p: (~p).on(3),
+        lambda p: (Full() & p).on(3),
+        lambda p: (p - Full()).on(3),
+        lambda p: (Full() | p).on(3),
+        lambda p: p.on(3, within=Full().lower(3)[0].runs),
+        lambda p: Between({("a", "a"): p}).on({"a": 3}),
+        lambda p: TopK(1).select(torch.ones(3, 1, 1), torch.ones(3, 1, 1), 3, p),
+    ],
+)
+def test_a_class_that_lowers_to_something_else_is_refused(use):
+    rule = r"^Lowers.* _lower must give a list of at least one RunTerm or PairTerm; got {}. A pattern without"
+    for kind, found in {"none": "0 entries", "bare": "RunTerm", "tuple": "tuple", "runs": "1 entries"}.items():
+        with pytest.raises(GraphformerError, match=rule.format(found)):
+            use(Lowers(kind))
+    with pytest.raises(GraphformerError, match="give a PairTerm only for nodes that hold edge_index; got no edges"):
+        use(Lowers("pairs"))
+
+
+def test_pairs_of_a_class_may_be_none_of_the_edges():
+    assert Lowers("pairs").on(example()).own_edge.tolist() == [-1] * example().num_nodes
 
 
 def test_bipartite_is_full_on_pairs_of_sets():

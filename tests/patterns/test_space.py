@@ -1,14 +1,16 @@
 """Patterns in space against all distances, ties, ragged batches, bipartite sets, and what they refuse."""
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from pattern_cases import edge_matrix, predicate
 from torch_geometric.data import Batch, Data
 
 from graphformer import GraphformerError
-from graphformer.patterns import Full, Nearest, Within
+from graphformer.patterns import Full, Nearest, Within, parse
 
 
 def cloud(num_nodes, dimensions=3, seed=0, step=None):
@@ -80,6 +82,19 @@ def test_a_distance_of_exactly_that_much_is_within(distance):
     assert Within(distance).count(data) == 4
 
 
+@pytest.mark.parametrize("distance", [1e300, 1e308, 10**300])
+def test_a_distance_beyond_all_numbers_sees_all(distance):
+    data = Batch.from_data_list([Data(pos=torch.rand(size, 2), num_nodes=size) for size in (3, 0, 4)])
+    assert Within(distance).on(data) == Full().on([3, 0, 4])
+    assert Within(distance).on(Data(pos=torch.rand(0, 2), num_nodes=0)).num_edges == 0
+
+
+@pytest.mark.parametrize("distance", [1, np.float32(1), np.int64(1), Fraction(2, 2)])
+def test_a_distance_is_held_as_a_plain_float(distance):
+    assert type(Within(distance).distance) is float
+    assert parse(repr(Within(distance))) == Within(distance) == Within(1.0)
+
+
 def test_a_diagonal_of_the_grid_is_within_its_length():
     data = Data(pos=torch.cartesian_prod(*[torch.arange(4)] * 3), num_nodes=64)
     for squared in (1, 2, 3, 5, 6):
@@ -111,10 +126,15 @@ def pos(value, **other):
     [
         (lambda: Within(-1), "Within: distance must be a finite number, 0 or more; got -1"),
         (lambda: Within(math.nan), "got nan"),
+        (lambda: Within(10**400), "be a finite number, 0 or more; got 1000"),
         (lambda: Within(True), "got True"),
         (lambda: Within("2"), "got '2'"),
         (lambda: Nearest(-1), "Nearest: k must be an integer, 0 or more"),
-        (lambda: Within(1).on(3), r"Within\(distance=1\): nodes must hold pos; got none. Pass a PyG Data or Batch"),
+        (
+            lambda: Within(1).on(pos(torch.tensor([[0.0], [1e30], [1e30]]).double().pow(7))),
+            r"nodes.pos must span less than 1e\+140; got 1.0\d*e\+210. Take a larger unit",
+        ),
+        (lambda: Within(1).on(3), r"Within\(distance=1.0\): nodes must hold pos; got none. Pass a PyG Data or Batch"),
         (lambda: Nearest(2).on([3, 4]), r"Nearest\(k=2\): nodes must hold pos; got none"),
         (lambda: Nearest(2).on((pos(torch.zeros(3, 2)), 3)), "nodes must hold pos; got none"),
         (lambda: Nearest(2).on(pos(torch.zeros(3))), r"nodes.pos must have shape \[N, D\] = \[3, D\]; got \[3\]"),

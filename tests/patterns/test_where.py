@@ -120,8 +120,48 @@ def test_equal_where_the_function_is():
     assert repr(Where(Counted(is_near))) == "Where(Counted)"
 
 
+def branches(b, h, q, k):
+    return True if q > k else k > 2
+
+
+def looks_up(query, key):
+    return torch.ones(3, dtype=torch.bool)[query] & (key > 0)
+
+
+def looks_up_one(b, h, q, k):
+    return torch.arange(3)[q] > k
+
+
+def asks_more(b, h, q, k, *, reach):
+    return q - k < reach
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (
+            branches,
+            r"got RuntimeError: vmap: It looks like .*control flow\. Make its tables",
+        ),
+        (looks_up, "got IndexError: index 3 is out of bounds for dimension 0 with size 3. Make its"),
+        (looks_up_one, "got IndexError: index 3 is out of bounds"),
+        (lambda q, k: 1 / 0, "got ZeroDivisionError: division by zero. Make"),
+        (lambda q, k: {}.pop(0), "got KeyError: 0. Make"),
+    ],
+    ids=str,
+)
+def test_what_a_formula_raises_is_told_with_its_pattern(fn, message):
+    pattern = Where(fn) & Full()
+    with pytest.raises(
+        GraphformerError, match=r"^Where\(\w+\): fn must answer for every pair of .*" + message
+    ) as found:
+        pattern.on(5)
+    assert found.value.__cause__ is not None
+
+
 def test_further_arguments_may_have_defaults():
     assert Where(functools.partial(is_near, reach=1)).on(6) == Window(1).on(6)
+    assert Where(functools.partial(asks_more, reach=2)).on(6) == Where(lambda q, k: q - k < 2).on(6)
     assert Where(is_near).on(6) == Window(2).on(6)
 
 
@@ -131,6 +171,7 @@ def test_further_arguments_may_have_defaults():
         (lambda: Where(3), r"Where: fn must be a function of \(query, key\) or \(b, h, q, k\); got int. Write def fn"),
         (lambda: Where(lambda q: q), r"got anonymous\(q\)"),
         (lambda: Where(lambda a, b, c: a), r"got anonymous\(a, b, c\)"),
+        (lambda: Where(asks_more), r"got asks_more\(b, h, q, k, \*, reach\)"),
         (lambda: Where(torch.eq), "got eq, which does not tell its arguments"),
         (
             lambda: Where(lambda q, k: q - k).on(3),

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphformer._checks import require_count
-from graphformer.patterns.content.content import Content, check_seed
+from graphformer.patterns.content.content import Content
 from graphformer.patterns.content.groups import pairs_of_one_label, sets_by_size
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.pattern import Pattern, check_count, check_seed
 
 _CHUNK = 2**22  # similarities that are held at a time
 
@@ -52,9 +51,9 @@ class Clusters(Content):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_count(self.num_clusters, "Clusters", "num_clusters")
-        require_count(self.iterations, "Clusters", "iterations", minimum=0)
-        check_seed(self.seed, "Clusters")
+        check_count(self, "num_clusters")
+        check_count(self, "iterations", minimum=0)
+        check_seed(self)
 
     def _pairs(self, query: Tensor, key: Tensor, sets: NodeSets, pattern: Pattern | None) -> tuple[Tensor, Tensor]:
         query, key = (torch.nn.functional.normalize(x, dim=-1).transpose(0, 1) for x in (query, key))
@@ -93,12 +92,13 @@ def follow_members(centroids: Tensor, points: Tensor, label: Tensor, decay: floa
 
     Args:
         centroids: Shape `[G, c, D]`.
-        points: Shape `[G, P, D]`.
+        points: Shape `[G, P, D]`; those that are not finite are left out.
         label: The centroid of each point. Shape `[G, P]`, int64.
         decay: How much of the old centroid is kept before the new one is scaled to length 1.
     """
     num_groups, count, _ = centroids.shape
     member = (torch.arange(num_groups, device=points.device)[:, None] * count + label).flatten()
+    points = points.where(points.isfinite().all(-1, keepdim=True), 0.0)
     total = torch.zeros_like(centroids).flatten(0, 1).index_add(0, member, points.flatten(0, 1)).view_as(centroids)
     there = (total != 0).any(-1, keepdim=True)
     direction = torch.nn.functional.normalize(total, dim=-1)

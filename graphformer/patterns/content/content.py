@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphformer._checks import require
 from graphformer.graphs import AttentionGraph
 from graphformer.patterns.content.heads import head_graph, read_heads
 from graphformer.patterns.node_sets import NodeSets
@@ -18,7 +17,8 @@ from graphformer.patterns.pattern import Nodes, Pattern
 class Content:
     """A rule by which queries choose their keys from the vectors, for each head and inside each set of a batch.
 
-    A rule of your own is a frozen dataclass with one method, `_pairs`.
+    A rule of your own is a frozen dataclass with one method, `_pairs`; :func:`graphformer.testing.check_content` tries
+    it out.
 
     Example:
         >>> from graphformer import attend
@@ -32,10 +32,12 @@ class Content:
         >>> @dataclass(frozen=True)
         ... class SameSign(Content):
         ...     def _pairs(self, query, key, sets, pattern):
-        ...         query, key = fold_heads(query)[:, 0, 0], fold_heads(key)[:, 0, 0]
-        ...         return ((query[:, None] > 0) == (key > 0)).nonzero().unbind(1)
-        >>> SameSign().select(torch.tensor([[[1.0]], [[-1.0]]]), torch.tensor([[[2.0]], [[3.0]]]), 2).degree
-        tensor([2, 0])
+        ...         query, key = (x[:, :, 0].t() > 0 for x in (query, key))  # [H, N] and [H, M]
+        ...         one_set = sets.query_set[:, None] == sets.key_set
+        ...         head, i, j = ((query[:, :, None] == key[:, None]) & one_set).nonzero().unbind(1)
+        ...         return head * sets.num_queries + i, head * sets.num_keys + j
+        >>> SameSign().select(torch.ones(4, 2, 1), torch.ones(4, 2, 1), [3, 1]).degree
+        tensor([3, 3, 3, 1, 3, 3, 3, 1])
     """
 
     def select(self, query: Tensor, key: Tensor, nodes: Nodes, pattern: Pattern | None = None) -> AttentionGraph:
@@ -62,16 +64,10 @@ class Content:
         return head_graph(*chosen, query.shape[1], sets, pattern)
 
     def _pairs(self, query: Tensor, key: Tensor, sets: NodeSets, pattern: Pattern | None) -> tuple[Tensor, Tensor]:
-        """(query, key) of the chosen pairs as folded ids, each pair once, inside the sets.
+        """(query, key) of the chosen pairs as folded ids, each pair once, inside the heads and the sets.
 
+        Two int64 tensors of shape `[E]`, in any order: query i of head h is h * N + i, key j of head h is h * M + j.
         What the pattern refuses is taken out afterwards; it is given so that a rule with a fixed number of keys can
         count without it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define _pairs(query, key, sets, pattern)")
-
-
-def check_seed(seed: object, where: str) -> None:
-    """Refuse a seed that is no 64-bit integer."""
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    fits = whole and -(2**63) <= seed < 2**63  # type: ignore[operator]
-    require(fits, where, "seed", "be a 64-bit integer", repr(seed), "Pass a plain integer.")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphformer.graphs.runs import KeyRuns
+from graphformer.patterns.by_size import group_by_size
 from graphformer.patterns.node_sets import NodeSets
 
 
@@ -38,11 +39,7 @@ def sets_by_size(sets: NodeSets) -> Iterator[tuple[Tensor, Tensor]]:
     Yields:
         The ids of their queries, shape `[S, n]`, and of their keys, shape `[S, m]`, int64, with m and n above 0.
     """
-    sizes = torch.stack((sets.query_ptr.diff(), sets.key_ptr.diff()))
-    kinds, kind = sizes.unique(dim=1, return_inverse=True)
-    order = kind.argsort(stable=True)
-    members = order.split(torch.bincount(kind, minlength=kinds.shape[1]).tolist())
-    for (num_queries, num_keys), same in zip(kinds.t().tolist(), members, strict=True):
+    for same, num_keys, num_queries in group_by_size(sets):
         if num_queries and num_keys:
             query = sets.query_ptr[same, None] + torch.arange(num_queries, device=sets.device)
             key = sets.key_ptr[same, None] + torch.arange(num_keys, device=sets.device)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphformer._checks import require, require_count
-from graphformer.patterns.content.content import Content, check_seed
+from graphformer._checks import require
+from graphformer.patterns.content.content import Content
 from graphformer.patterns.content.groups import pairs_of_one_label
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.pattern import Pattern, check_count, check_seed
 
 _CHUNK = 2**22  # projections that are held at a time
 
@@ -53,11 +53,11 @@ class Hash(Content):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_count(self.num_buckets, "Hash", "num_buckets")
+        check_count(self, "num_buckets")
         even = self.num_buckets % 2 == 0
         require(even, "Hash", "num_buckets", "be even", self.num_buckets, "Each direction has an opposite.")
-        require_count(self.rounds, "Hash", "rounds")
-        check_seed(self.seed, "Hash")
+        check_count(self, "rounds")
+        check_seed(self)
 
     def _pairs(self, query: Tensor, key: Tensor, sets: NodeSets, pattern: Pattern | None) -> tuple[Tensor, Tensor]:
         query_bucket, key_bucket = self._buckets(query), self._buckets(key)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from graphformer._checks import require
+from graphformer._checks import require, require_count
 from graphformer.graphs import AttentionGraph, Layout
 from graphformer.graphs.layout import make_layout
+from graphformer.patterns.compose import support_among
 from graphformer.patterns.node_sets import NodeSets, read_nodes
 from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.terms import PairTerm
+
+_FOLDED = "Node i of head h is h * N + i; see the example of Content."
 
 
 def fold_heads(x: Tensor) -> Tensor:
@@ -24,14 +29,15 @@ def fold_heads(x: Tensor) -> Tensor:
         Shape `[H * N, 1, D]`, contiguous: what `attend` takes with a graph in which every head has its own pairs.
 
     Raises:
-        InputError: x has another rank.
+        InputError: x is no tensor, or has another rank.
 
     Example:
         >>> import torch
         >>> fold_heads(torch.tensor([[[1], [2]], [[3], [4]], [[5], [6]]])).flatten()
         tensor([1, 3, 5, 2, 4, 6])
     """
-    require(x.dim() == 3, "fold_heads", "x", "have shape [N, H, D]", list(x.shape), "Split the channels into heads.")
+    fits, found = isinstance(x, Tensor) and x.dim() == 3, _shape_of(x)
+    require(fits, "fold_heads", "x", "have shape [N, H, D]", found, "Split the channels into heads.")
     return x.transpose(0, 1).reshape(x.shape[0] * x.shape[1], 1, x.shape[2])
 
 
@@ -46,7 +52,7 @@ def unfold_heads(x: Tensor, heads: int) -> Tensor:
         Shape `[N, H, D]`.
 
     Raises:
-        InputError: x has another shape, or heads do not divide its rows.
+        InputError: x has another shape, or heads is no integer that divides its rows.
 
     Example:
         >>> import torch
@@ -56,19 +62,25 @@ def unfold_heads(x: Tensor, heads: int) -> Tensor:
                 [2, 5]])
     """
     where = "unfold_heads"
-    fits = x.dim() == 3 and x.shape[1] == 1
-    require(fits, where, "x", "have shape [H * N, 1, D]", list(x.shape), "Pass what attend made of folded heads.")
-    divides = heads >= 1 and x.shape[0] % heads == 0
+    fits = isinstance(x, Tensor) and x.dim() == 3 and x.shape[1] == 1
+    require(fits, where, "x", "have shape [H * N, 1, D]", _shape_of(x), "Pass what attend made of folded heads.")
+    require_count(heads, where, "heads", "Pass the H that was folded.")
+    divides = x.shape[0] % heads == 0
     require(divides, where, "heads", f"divide the {x.shape[0]} rows of x", heads, "Pass the H that was folded.")
     return x.view(heads, x.shape[0] // heads, x.shape[2]).transpose(0, 1)
+
+
+def _shape_of(x: Any) -> object:
+    return list(x.shape) if isinstance(x, Tensor) else type(x).__name__
 
 
 def read_heads(query: Tensor, key: Tensor, nodes: Any, pattern: Pattern | None, where: str) -> NodeSets:
     """The node sets, once queries `[N, H, D]`, keys `[M, H, D]` and pattern fit them; on the device of the queries."""
     for name, x in (("query", query), ("key", key)):
-        found = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
         good = isinstance(x, Tensor) and x.dim() == 3 and x.shape[1] > 0 and x.shape[2] > 0
-        require(good, where, name, "have shape [nodes, H, D]", found, "Split the channels into heads of width D.")
+        require(
+            good, where, name, "have shape [nodes, H, D]", _shape_of(x), "Split the channels into heads of width D."
+        )
         require(x.is_floating_point(), where, name, "be floating", x.dtype, "Convert it with .float().")
     same = key.shape[1:] == query.shape[1:]
     rule = f"have heads and width {list(query.shape[1:])} like query"
@@ -95,8 +107,23 @@ def head_graph(query: Tensor, key: Tensor, heads: int, sets: NodeSets, pattern: 
         sets: The nodes of one head.
         pattern: What limits the pairs of every head, or None.
     """
+    for name, ids, limit in (("query", query, heads * sets.num_queries), ("key", key, heads * sets.num_keys)):
+        _check_folded(ids, name, limit, sets.where)
+    found = f"{query.numel()} and {key.numel()}"
+    require(query.shape == key.shape, sets.where, "pairs", "hold as many queries as keys", found, _FOLDED)
     if pattern is not None:
-        allowed = pattern._allows(sets, query % max(sets.num_queries, 1), key % max(sets.num_keys, 1))
+        i, j = query % max(sets.num_queries, 1), key % max(sets.num_keys, 1)
+        chosen = PairTerm(i, j, own_edge=i.new_full((), -1).expand_as(i))
+        allowed = support_among(pattern, [chosen], sets).contains(i, j)
         query, key = query[allowed], key[allowed]
     ptr, index, _ = make_layout(query, key, heads * sets.num_queries, heads * sets.num_keys)
     return AttentionGraph(Layout(ptr, index, None), heads * sets.num_keys)
+
+
+def _check_folded(ids: Tensor, name: str, limit: int, where: str) -> None:
+    fits = isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.dim() == 1
+    found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+    require(fits, where, "pairs", f"hold each {name} in an int64 tensor of shape [E]", found, _FOLDED)
+    low, high = (int(value) for value in torch.aminmax(ids)) if ids.numel() else (0, -1)
+    rule = f"hold each {name} as a folded id in [0, {limit})"
+    require(low >= 0 and high < limit, where, "pairs", rule, low if low < 0 else high, _FOLDED)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphformer._checks import require_count
 from graphformer.patterns.content.content import Content
 from graphformer.patterns.content.groups import sets_by_size
 from graphformer.patterns.node_sets import NodeSets
-from graphformer.patterns.pattern import Pattern
+from graphformer.patterns.pattern import Pattern, check_count, lowered
+from graphformer.patterns.terms import support
 
 _CHUNK = 2**22  # scores that are held at a time
 
@@ -45,15 +45,16 @@ class TopK(Content):
     k: int
 
     def __post_init__(self) -> None:
-        require_count(self.k, "TopK", "k")
+        check_count(self, "k")
 
     def _pairs(self, query: Tensor, key: Tensor, sets: NodeSets, pattern: Pattern | None) -> tuple[Tensor, Tensor]:
         rows = [torch.empty(0, dtype=torch.int64, device=query.device)]
         columns = [rows[0]]
+        allowed = None if pattern is None else support(lowered(pattern, sets), sets)
         for query_ids, key_ids, score in _scores(query, key, sets):
-            if pattern is not None:
-                allowed = pattern.allows(query_ids[:, :, None], key_ids[:, None, :], sets)
-                score.masked_fill_(~allowed[:, None], -torch.inf)
+            if allowed is not None:
+                refused = ~allowed.contains(query_ids[:, :, None], key_ids[:, None, :])
+                score.masked_fill_(refused[:, None], -torch.inf)
             best = _best(score, self.k)
             member, head, row, place = (score.gather(-1, best) != -torch.inf).nonzero().unbind(1)
             rows.append(head * sets.num_queries + query_ids[member, row])
