@@ -30,6 +30,8 @@ class Between(Pattern):
     `HeteroData` those of all its edge types between the two. The own edges of the whole are all these edges, set by
     set, and in each set type by type (in the order of the parts, or of `edge_types`).
 
+    :func:`join_parts` brings vectors of the parts into the order of the whole, :func:`split_parts` back.
+
     The pairs of the i-th link carry relation i, in place of relations that its pattern gives; `as_relation` over the
     whole gives others, `EdgeType` one for each edge type.
 
