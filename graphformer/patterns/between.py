@@ -70,6 +70,9 @@ class Between(Pattern):
     def _labels(self) -> frozenset[Any]:
         return frozenset(range(len(self.links)))
 
+    def _relation_names(self) -> dict[int, str]:
+        return {relation: " -> ".join(link) for relation, (link, _) in enumerate(self.links)}
+
     def _lower(self, sets: NodeSets) -> list[Term]:
         return [
             _place(replace(term, relation=relation), link, sets)
