@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import matplotlib
 import networkx
 import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch_geometric.data import Data
 
 import graphformer as gf
@@ -25,6 +29,7 @@ from graphformer.patterns import (
     Clusters,
     Distance,
     Edges,
+    EdgeType,
     Expander,
     Full,
     Global,
@@ -34,9 +39,11 @@ from graphformer.patterns import (
     Longformer,
     Nearest,
     NetworkX,
+    Offset2d,
     Pairs,
     Random,
     ShiftedWindows,
+    ShortestPath,
     Strided,
     TopK,
     Tree,
@@ -86,8 +93,16 @@ class Entry:
         return self.nodes() if callable(self.nodes) else self.nodes
 
     def draw(self) -> Figure:
-        """The picture."""
-        return self.pattern.draw(self.node_set)
+        """The picture; of a grid with what its middle query sees there."""
+        figure = self.pattern.draw(self.node_set)
+        if isinstance(self._key_nodes, Grid) and len(figure.axes) == 1:  # a scale of relations takes the room
+            view = figure.axes[0].inset_axes((1.06, 0.2, 0.4, 0.6))
+            _draw_view(self.pattern.on(self.node_set), self.node_set, view)
+        return figure
+
+    @property
+    def _key_nodes(self) -> Any:
+        return self.node_set[0] if isinstance(self.node_set, tuple) else self.node_set
 
     def cost(self) -> str:
         """What the picture's nodes cost, and what a larger set does."""
@@ -112,7 +127,43 @@ class ChosenEntry(Entry):
     def _choose(self, num_nodes: int) -> gf.AttentionGraph:
         drift = torch.randn(num_nodes, 1, 4, generator=torch.Generator().manual_seed(0)).cumsum(0)
         vectors = drift - drift.mean(0)
+        return self._select(vectors, num_nodes)
+
+    def _select(self, vectors: torch.Tensor, num_nodes: int) -> gf.AttentionGraph:
         return self.pattern.select(vectors, vectors, num_nodes)
+
+
+class ModuleEntry(ChosenEntry):
+    """An entry of a module that chooses pairs, untrained."""
+
+    def _select(self, vectors: torch.Tensor, num_nodes: int) -> gf.AttentionGraph:
+        return self.pattern.eval()(vectors, vectors, num_nodes)[0]
+
+
+def seeded(make: Callable[..., Any], *arguments: Any) -> Any:
+    """A module with the same weights each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make(*arguments)
+
+
+def _draw_view(graph: gf.AttentionGraph, nodes: Any, ax: Axes) -> None:
+    """The image, with the keys of the query in its middle; the query is framed where the two lie on one grid."""
+    keys, queries = nodes if isinstance(nodes, tuple) else (nodes, nodes)
+    middle = [size // 2 for size in queries.shape]
+    query = middle[0] * queries.shape[1] + middle[1]
+    seen = graph.edge_index[0][graph.edge_index[1] == query]
+    places = torch.zeros(keys.num_nodes).index_fill(0, seen, 1).view(keys.shape)
+    ax.imshow(places.numpy(), cmap=ListedColormap(["white", "#0072b2"]), vmin=0, vmax=1)
+    for side in range(1, max(keys.shape)):
+        for line, size in ((ax.axhline, keys.shape[0]), (ax.axvline, keys.shape[1])):
+            if side < size:
+                line(side - 0.5, color="#d5d5d5", linewidth=0.5)
+    if keys == queries:
+        frame = Rectangle((middle[1] - 0.5, middle[0] - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
+        ax.add_patch(frame)
+    ax.set(xticks=[], yticks=[], anchor="W")
+    ax.set_title(f"query {query} sees", fontsize=12)
 
 
 def _cost(told: gf.Estimate) -> str:
@@ -135,6 +186,13 @@ def caffeine() -> Any:
     from graphformer.data import from_smiles
 
     return from_smiles("CN1C=NC2=C1C(=O)N(C(=O)N2C)C")
+
+
+def bonds() -> Any:
+    """Caffeine, its bonds by type."""
+    data = caffeine()
+    data.edge_type = data.edge_attr[:, 0]
+    return data
 
 
 def spiral() -> Data:
@@ -203,10 +261,34 @@ ENTRIES = (
     Entry("NetworkX", NetworkX(networkx.petersen_graph()), 10, "Any networkx graph; here Petersen's.", None),
     Entry("Pairs", Pairs(reversal), 24, "The pairs that a function of yours lists."),
     Entry("Where", Where(same_remainder), 24, "All pairs for which a function of yours says yes."),
-    Entry("Relative places", Window(4).as_relation(Distance(4)), 24, "Each offset has a relation of its own."),
+    Entry("Distance", Window(4).as_relation(Distance(4)), 24, "Each offset has a relation of its own (Shaw)."),
+    Entry(
+        "Offset2d",
+        Window(1).as_relation(Offset2d(1, 1)),
+        Grid(4, 6),
+        "Each offset on the grid has a relation of its own, as each tap of a convolution has its weight.",
+        Grid(64, 64),
+    ),
+    Entry("ShortestPath", Full().as_relation(ShortestPath(4)), caffeine, "Distance in the graph (Graphormer).", None),
+    Entry(
+        "EdgeType",
+        (Edges() | Full()).as_relation(EdgeType(4)),
+        bonds,
+        "The types of the edges: single (0), double (1) and aromatic bonds (3); 4 is no bond.",
+        None,
+    ),
     ChosenEntry("Hash", Hash(4, 1, 0), 24, "Keys of the query's own bucket (Reformer)."),
     ChosenEntry("TopK", TopK(4), 24, "The keys of the largest scores."),
     ChosenEntry("Clusters", Clusters(4), 24, "Keys of the query's own cluster (Routing Transformer)."),
+    ModuleEntry(
+        "LearnedClusters", seeded(gf.nn.LearnedClusters, 4, 1, 4), 24, "Clusters whose centres follow the training."
+    ),
+    ModuleEntry(
+        "SortedBlocks",
+        seeded(gf.nn.SortedBlocks, 4, 1, 4),
+        24,
+        "The own block and one that a learned sorting puts in its place (Sinkhorn).",
+    ),
     Entry(
         "Relations",
         Edges().as_relation(0) | Global(1).as_relation(1) | Full().as_relation(2),

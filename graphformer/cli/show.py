@@ -20,7 +20,11 @@ def run(words: list[str]) -> None:
     )
     parser.add_argument("pattern", metavar="PATTERN", help='an expression, for instance "Window(3) | Global(1)"')
     parser.add_argument(
-        "--nodes", type=str, default="32", help="nodes of the set, or of several: 32, or 12,20, or a grid 8x12"
+        "--nodes",
+        type=str,
+        default="32",
+        help="nodes of the set, or of several: 32, or 12,20, or a grid 8x12; parts by name: text=8,image=4x4; keys and "
+        "queries: '24 -> 10'",
     )
     parser.add_argument("--out", type=str, default=None, help="PNG, SVG or PDF file to write; else a picture in text")
     values = parse(parser, words)
@@ -49,11 +53,29 @@ def run(words: list[str]) -> None:
 
 
 def _read_nodes(text: str) -> Any:
-    """One set of nodes, or a ragged batch of several; each a count or a grid."""
+    """What follows `--nodes`: node sets, named parts, or keys and queries."""
+    sides = [_read_side(side) for side in text.split("->")]
+    remedy = "Write keys, an arrow and queries, for instance '24 -> 10'."
+    require(len(sides) <= 2, "show", "--nodes", "have at most one arrow", text, remedy)
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
+def _read_side(text: str) -> Any:
+    """One set of nodes, or a ragged batch of several; each a count or a grid. Or one set of named parts."""
+    names, sizes = zip(*(part.rpartition("=")[::2] for part in text.split(",")), strict=True)
+    sets = [_read_set(size, text) for size in sizes]
+    if not any(names):
+        return sets[0] if len(sets) == 1 else sets
+    names = tuple(name.strip() for name in names)
+    remedy = "For instance text=8,image=4x4."
+    require(all(names) and len(set(names)) == len(names), "show", "--nodes", "name each part once", text, remedy)
+    return dict(zip(names, sets, strict=True))
+
+
+def _read_set(size: str, text: str) -> Any:
     from graphformer.patterns import Grid
 
-    shapes = [[int(size) if size.strip().isdecimal() else 0 for size in part.split("x")] for part in text.split(",")]
+    shape = [int(side) if side.strip().isdecimal() else 0 for side in size.split("x")]
     remedy = "Pass a positive count, a grid such as 8x12, or several with commas."
-    require(min(map(min, shapes)) >= 1, "show", "--nodes", "be at least 1", text, remedy)
-    sets = [shape[0] if len(shape) == 1 else Grid(*shape) for shape in shapes]
-    return sets[0] if len(sets) == 1 else sets
+    require(min(shape) >= 1, "show", "--nodes", "be at least 1", text.strip(), remedy)
+    return shape[0] if len(shape) == 1 else Grid(*shape)

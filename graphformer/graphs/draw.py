@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,9 @@ class Frame:
         num_relations: Number of relations, 0 for none.
         query_ptr: Offsets of the sets' queries. Shape `[B + 1]`, int64.
         key_ptr: Offsets of the sets' keys. Shape `[B + 1]`, int64.
+        relation_names: What the legend calls relations that have a name of their own.
+        query_parts: The first queries of parts inside the sets, which a dashed line goes before.
+        key_parts: The first keys of such parts.
     """
 
     title: str
@@ -45,6 +48,13 @@ class Frame:
     num_relations: int
     query_ptr: Tensor
     key_ptr: Tensor
+    relation_names: Mapping[int, str] = field(default_factory=dict)
+    query_parts: Sequence[int] = ()
+    key_parts: Sequence[int] = ()
+
+    def name(self, relation: int) -> str:
+        """What the legend calls a relation."""
+        return self.relation_names.get(relation, f"relation {relation}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,7 +124,7 @@ def draw_cells(graph: AttentionGraph, frame: Frame, ax: Axes | None) -> Figure:
     else:
         # Of copies, the first one's relation is the one that shows: numpy keeps what is assigned last.
         place[query[::-1], key[::-1]] = 1 + graph.relation.cpu().numpy()[::-1]
-        names = [f"relation {relation}" for relation in range(graph.num_relations)]
+        names = [frame.name(relation) for relation in range(graph.num_relations)]
         colours, held = _colours(graph.num_relations), [1 + int(r) for r in graph.relation.unique()]
     if place.size:
         cells = ListedColormap([_ACROSS_SETS, "white", *colours])
@@ -152,7 +162,7 @@ def draw_density(parts: Sequence[Part], frame: Frame, ax: Axes | None) -> Figure
         if frame.num_relations > len(_RELATIONS):
             _scale(ax, frame.num_relations)
         else:
-            _legend(ax, [(_RELATIONS[r], f"relation {r}") for r in _held(parts)])
+            _legend(ax, [(_RELATIONS[r], frame.name(r)) for r in _held(parts)])
     _rule(ax, frame, grid=False)
     return _finish(ax, frame)
 
@@ -275,12 +285,13 @@ def _scale(ax: Axes, num_relations: int) -> None:
 
 
 def _rule(ax: Axes, frame: Frame, grid: bool) -> None:
-    """Integer ticks, thin lines between cells and stronger ones between sets."""
+    """Integer ticks, thin lines between cells, stronger ones between sets and dashed ones between their parts."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     borders = [ptr[1:-1].tolist() for ptr in (frame.query_ptr, frame.key_ptr)]
-    sides = zip((ax.yaxis, ax.xaxis), frame.shape, (ax.axhline, ax.axvline), borders, strict=True)
-    for axis, count, line, places in sides:
+    of_parts = (frame.query_parts, frame.key_parts)
+    sides = zip((ax.yaxis, ax.xaxis), frame.shape, (ax.axhline, ax.axvline), borders, of_parts, strict=True)
+    for axis, count, line, places, parts in sides:
         axis.set_major_formatter("{x:,.0f}")
         most = min(max(count, 1), 11 if count < 1_000 else 6)
         axis.set_major_locator(MaxNLocator(nbins=most, integer=True, steps=[1, 2, 4, 5, 8, 10]))
@@ -288,6 +299,8 @@ def _rule(ax: Axes, frame: Frame, grid: bool) -> None:
             axis.set_minor_locator(FixedLocator([i - 0.5 for i in range(1, count)]))
         for place in places if len(places) < 64 else ():
             line(place - 0.5, color="#7a7a7a", linewidth=1.0 if frame.shows_cells else 0.5)
+        for place in parts if len(parts) < 64 else ():
+            line(place - 0.5, color="#7a7a7a", linewidth=1.0 if frame.shows_cells else 0.5, linestyle=(0, (4, 3)))
     if grid:
         ax.grid(which="minor", color="#d5d5d5", linewidth=0.5)
         ax.tick_params(which="minor", left=False, bottom=False)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, HeteroData
 
 from graphformer import graphs
 from graphformer._checks import require
@@ -33,9 +33,10 @@ class _CarriesGraph:
     @property
     def attention_graph(self) -> AttentionGraph:
         self._unite()
-        if KEY not in self._store:  # type: ignore[attr-defined]
+        store = _store_of(self)
+        if KEY not in store:
             raise AttributeError(KEY)  # PyG then says what it says of any attribute that is not there
-        return _one_graph(self._store[KEY])  # type: ignore[attr-defined]
+        return _one_graph(store[KEY])
 
     def apply(self, func: Callable[[Any], Any], *args: str) -> Any:
         self._unite()
@@ -52,9 +53,15 @@ class _CarriesGraph:
         return super().__reduce_ex__(protocol)
 
     def _unite(self) -> None:
-        stored = self._store.get(KEY)  # type: ignore[attr-defined]
+        store = _store_of(self)
+        stored = store.get(KEY)
         if isinstance(stored, list):
-            self._store[KEY] = UnitedGraphs.of([_one_graph(member) for member in stored])  # type: ignore[attr-defined]
+            store[KEY] = UnitedGraphs.of([_one_graph(member) for member in stored])
+
+
+def _store_of(data: Any) -> Any:
+    """Where PyG data keeps what belongs to the whole of it."""
+    return data._global_store if isinstance(data, HeteroData) else data._store
 
 
 def _one_graph(stored: Any) -> Any:
@@ -76,15 +83,16 @@ def attach(data: Any, graph: AttentionGraph) -> Any:
     data set: PyG, which batches by the attributes of the first sample, says KeyError where a later one lacks it.
 
     Args:
-        data: A PyG `Data` (or a subclass), or a `Batch` that the graph was made for.
-        graph: The attention graph over its nodes: one query a node.
+        data: A PyG `Data` or `HeteroData` (or a subclass), or a `Batch` that the graph was made for.
+        graph: The attention graph over its nodes: one query a node. Nodes of a `HeteroData` are in the order that
+            patterns give them, set by set and in each set type by type (see `graphformer.patterns.join_parts`).
 
     Raises:
-        InputError: `data` is no PyG `Data` or `Batch` of these, or `graph` no attention graph with a query a node.
+        InputError: `data` is no PyG data or `Batch`, or `graph` no attention graph with a query a node.
 
     Example:
         >>> import torch
-        >>> from torch_geometric.data import Batch, Data
+        >>> from torch_geometric.data import Batch, Data, HeteroData
         >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0], [1]]), num_nodes=2)
         >>> sample = attach(Data(x=torch.zeros(2, 1)), graph)
         >>> Batch.from_data_list([sample, sample]).attention_graph.edge_index
@@ -95,15 +103,16 @@ def attach(data: Any, graph: AttentionGraph) -> Any:
     out = copy.copy(data)
     if not isinstance(out, _CarriesGraph):
         object.__setattr__(out, "__class__", _carrier_of(type(out)))  # Data keeps plain assignments in its store
-    out._store[KEY] = graph
+    _store_of(out)[KEY] = graph
     return out
 
 
 def _check(data: Any, graph: AttentionGraph) -> None:
     where = "attach"
     found = type(data).__name__
-    remedy = "Turn a HeteroData into Data with .to_homogeneous()."
-    require(isinstance(data, Data), where, "data", "be a PyG Data, or a Batch of these", found, remedy)
+    remedy = "Keep a graph of other nodes beside them, as pattern.on(nodes) gives it."
+    fits = isinstance(data, (Data, HeteroData))
+    require(fits, where, "data", "be a PyG Data or HeteroData, or a Batch of these", found, remedy)
     found = type(graph).__name__
     remedy = "Make one with AttentionGraph.from_edge_index or pattern.on(data)."
     require(isinstance(graph, AttentionGraph), where, "graph", "be an AttentionGraph", found, remedy)

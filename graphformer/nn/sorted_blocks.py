@@ -110,7 +110,7 @@ class SortedBlocks(torch.nn.Module):
         fits = query.shape[1:] == (heads, width)
         require(fits, _WHERE, "query", rule, list(query.shape[1:]), "Make the module for these heads.")
         blocks = NodeSets(
-            _block_ptr(sets.key_ptr, self.block), _block_ptr(sets.query_ptr, self.block), True, None, _WHERE
+            _block_ptr(sets.key_ptr, self.block), _block_ptr(sets.query_ptr, self.block), True, {}, _WHERE
         )
         query_block = blocks.query_ptr[sets.query_set] + sets.local_query // self.block
         key_block = blocks.key_ptr[sets.key_set] + sets.local_key // self.block

@@ -18,6 +18,7 @@ from graphformer.patterns.given import NetworkX, Pairs
 from graphformer.patterns.grid import Grid
 from graphformer.patterns.hops import Hops
 from graphformer.patterns.hub import Global, VirtualNode
+from graphformer.patterns.joint import join_parts, split_parts
 from graphformer.patterns.parse import parse
 from graphformer.patterns.pattern import Pattern
 from graphformer.patterns.relations import Distance, EdgeType, Offset2d, ShortestPath
@@ -66,6 +67,8 @@ __all__ = [
     "Window",
     "Within",
     "fold_heads",
+    "join_parts",
     "parse",
+    "split_parts",
     "unfold_heads",
 ]

@@ -27,10 +27,14 @@ class Between(Pattern):
     another in this order. A part of a ragged batch is a list or a PyG `Batch`, and the nodes of the batch are ordered
     set by set, in each set part by part; a list of such dicts is a batch too, and so is a PyG `HeteroData`, its node
     types the parts. Each pattern sees its parts as node sets of their own: (source part, target part), as a bipartite
-    graph, or one node set where they are the same, with its grid and its edges. The own edges of the whole are the
-    edges inside its parts, set by set and part by part like the nodes.
+    graph, or one node set where they are the same, with its grid, and with the edges from source to target: of a
+    `HeteroData` those of all its edge types between the two. The own edges of the whole are all these edges, set by
+    set, and in each set type by type (in the order of the parts, or of `edge_types`).
 
-    The pairs of the i-th link carry relation i, in place of relations that its pattern gives.
+    :func:`join_parts` brings vectors of the parts into the order of the whole, :func:`split_parts` back.
+
+    The pairs of the i-th link carry relation i, in place of relations that its pattern gives; `as_relation` over the
+    whole gives others, `EdgeType` one for each edge type.
 
     Args:
         links: From (source, target), the names of the parts that hold the keys and the queries, as in PyG's edge types,
@@ -66,6 +70,9 @@ class Between(Pattern):
 
     def _labels(self) -> frozenset[Any]:
         return frozenset(range(len(self.links)))
+
+    def _relation_names(self) -> dict[int, str]:
+        return {relation: " -> ".join(link) for relation, (link, _) in enumerate(self.links)}
 
     def _lower(self, sets: NodeSets) -> list[Term]:
         return self._terms(sets, None)
@@ -110,10 +117,7 @@ def _linked(sets: NodeSets, link: Link) -> NodeSets:
     require(both, where, "nodes", "be a dict of named parts", "nodes without parts", remedy)
     require_choice(source, sets.key_parts, where, "source")
     require_choice(target, sets.query_parts, where, "target")
-    keys, queries = sets.key_parts[source], sets.query_parts[target]
-    if source == target and not sets.is_bipartite:
-        return keys
-    return NodeSets(keys.key_ptr, queries.query_ptr, True, None, where, (keys.nodes[0], queries.nodes[1]))
+    return sets.link(source, target)
 
 
 def _place(term: Term, link: Link, sets: NodeSets) -> Term:
@@ -127,8 +131,8 @@ def _place(term: Term, link: Link, sets: NodeSets) -> Term:
         return replace(term, runs=KeyRuns(ptr.cumsum(0), start, stop, sets.num_keys))
     own_edge = term.own_edge
     if bool((own_edge >= 0).any()):
-        _, places = sets.part_edges
-        own_edge = torch.where(own_edge >= 0, places[link[0]][own_edge.clamp(min=0)], -1)
+        held = [place for kind, place in sets.edge_places.items() if (kind[0], kind[-1]) == link]
+        own_edge = torch.where(own_edge >= 0, torch.cat(held)[own_edge.clamp(min=0)], -1)
     return replace(term, query=query[term.query], key=key[term.key], own_edge=own_edge)
 
 

@@ -49,6 +49,7 @@ class Hops(Pattern):
 
     def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
         source, target = sets.edge_index
+        sets.require_one_set()
         out = torch.zeros_like(query, dtype=torch.bool)
         asked, row = key.unique(return_inverse=True)
         step = max(_CHUNK // (sets.num_queries + source.numel() + 1), 1)
@@ -97,7 +98,8 @@ def distances(sets: NodeSets, query: Tensor, key: Tensor, limit: int | None = No
 
 def _in_edges(sets: NodeSets) -> tuple[Tensor, Tensor, int]:
     """(ptr, index) of the sources of each node's edges, and the width of a row of codes."""
-    target, source = torch.stack((sets.edge_index[1], sets.edge_index[0])).unique(dim=1)
+    target, source = sets.edge_index.flip(0).unique(dim=1)
+    sets.require_one_set()
     ptr, index, _ = make_layout(target, source, sets.num_queries, sets.num_queries)
     return ptr, index, max(sets.num_queries, 1)
 

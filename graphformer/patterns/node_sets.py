@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from graphformer._checks import plain_integer, require
-from graphformer.graphs.convert import read_adjacency
 from graphformer.graphs.layout import expand_rows
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.grid import Grid, coordinates, lattice_runs, read_shapes
+from graphformer.patterns.own_edges import Kind, adjacency_of, read_edges
 from graphformer.patterns.parts import as_parts
 
 
@@ -26,7 +26,8 @@ class NodeSets:
         key_ptr: Offsets of the sets' keys. Shape `[B + 1]`, int64.
         query_ptr: Offsets of the sets' queries. Shape `[B + 1]`, int64.
         is_bipartite: Whether keys and queries are different nodes.
-        adjacency: The edges as the caller holds them, or None; :attr:`edge_index` checks them.
+        edge_stores: What holds the edges, by their type: (source part, ..., target part), `()` where there are no
+            parts. :attr:`edge_index` reads them.
         where: What errors name as the place: the pattern that read the nodes.
         nodes: The key and the query nodes as the caller passed them, twice the same unless bipartite; patterns read
             further attributes of PyG data there. Named parts are a dict from name to nodes.
@@ -35,7 +36,7 @@ class NodeSets:
     key_ptr: Tensor
     query_ptr: Tensor
     is_bipartite: bool
-    adjacency: Any
+    edge_stores: Mapping[Kind, Any]
     where: str
     nodes: tuple[Any, Any] = (None, None)
 
@@ -180,55 +181,39 @@ class NodeSets:
         nodes = self.nodes[side]
         return {name: read_nodes(part, self.where) for name, part in nodes.items()} if isinstance(nodes, dict) else {}
 
-    @cached_property
-    def part_edges(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The edges inside the parts, set by set, and which of them each part's own edges are."""
-        held = {name: part.edge_index for name, part in self.key_parts.items() if part.adjacency is not None}
-        remedy = "Give at least one part as a PyG Data or Batch that has edge_index."
-        require(bool(held), self.where, "nodes", "have a part that holds edge_index", "no edges", remedy)
-        joint = torch.cat([self.part_keys[name][edge_index] for name, edge_index in held.items()], dim=1)
-        order = torch.argsort(self.key_set[joint[0]], stable=True)
-        place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
-        places = place.split([edge_index.shape[1] for edge_index in held.values()])
-        return joint[:, order], dict(zip(held, places, strict=True))
+    def link(self, source: str, target: str) -> NodeSets:
+        """Two parts as node sets of their own, with the edges from source to target."""
+        keys, queries = self.key_parts[source], self.query_parts[target]
+        stores = {kind: held for kind, held in self.edge_stores.items() if (kind[0], kind[-1]) == (source, target)}
+        if source == target and not self.is_bipartite:
+            return replace(keys, edge_stores=stores)
+        return NodeSets(keys.key_ptr, queries.query_ptr, True, stores, self.where, (keys.nodes[0], queries.nodes[1]))
 
     # ---------------------------------------------------------------- edges
 
     @property
     def has_edges(self) -> bool:
         """Whether the nodes hold edges of their own: whether there is an :attr:`edge_index`."""
-        held = (self, *self.key_parts.values())
-        return not self.is_bipartite and any(part.adjacency is not None for part in held)
+        return bool(self.edge_stores)
+
+    @cached_property
+    def _edges(self) -> tuple[Tensor, dict[Kind, Tensor]]:
+        return read_edges(self)
 
     @cached_property
     def edge_index(self) -> Tensor:
         """The node sets' own edges, checked. Shape `[2, E]`, int64: row 0 keys, row 1 queries."""
-        where = self.where
-        remedy = "Pass a PyG Data or Batch that has edge_index."
-        require(not self.is_bipartite, where, "nodes", "be one node set with edges", "a (keys, queries) tuple", remedy)
-        if self.key_parts:
-            return self.part_edges[0]
-        require(self.adjacency is not None, where, "nodes", "hold edge_index", "no edges", remedy)
-        edge_index, _ = read_adjacency(self.adjacency, where)
-        low, high = (int(value) for value in torch.aminmax(edge_index)) if edge_index.numel() else (0, -1)
-        require(
-            low >= 0 and high < self.num_keys,
-            where,
-            "edge_index",
-            f"hold ids in [0, {self.num_keys})",
-            low if low < 0 else high,
-            "Correct the ids, or set num_nodes on the data.",
-        )
-        crossing = self.key_set[edge_index[0]] != self.key_set[edge_index[1]]
-        require(
-            not bool(crossing.any()),
-            where,
-            "edge_index",
-            "stay inside each set of the batch",
-            f"{int(crossing.sum())} edges between sets",
-            "Build the batch with Batch.from_data_list, or leave batch and ptr off.",
-        )
-        return edge_index
+        return self._edges[0]
+
+    @property
+    def edge_places(self) -> dict[Kind, Tensor]:
+        """Which of :attr:`edge_index` the edges of each type are. Shape `[edges of the type]`, int64."""
+        return self._edges[1]
+
+    def require_one_set(self) -> None:
+        """Refuse keys and queries that are different nodes, for what walks along edges."""
+        rule, remedy = "be one node set", "Between two node sets Edges() lists the edges as they are."
+        require(not self.is_bipartite, self.where, "nodes", rule, "keys and queries of different nodes", remedy)
 
 
 def _members(parts: dict[str, NodeSets], ptr: Tensor) -> dict[str, Tensor]:
@@ -245,9 +230,10 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
     if isinstance(nodes, NodeSets):
         return nodes
     if not isinstance(nodes, tuple):
-        nodes = as_parts(nodes, where)
-        ptr, adjacency = _read_side(nodes, where)
-        return NodeSets(ptr, ptr, False, adjacency, where, (nodes, nodes))
+        nodes, typed = as_parts(nodes, where)
+        ptr, stores = _read_side(nodes, where)
+        stores = stores if typed is None else typed
+        return NodeSets(ptr, ptr, False, stores, where, (nodes, nodes))
     require(
         len(nodes) == 2,
         where,
@@ -256,7 +242,7 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
         f"{len(nodes)} entries",
         "Pass the lengths of a ragged batch as a list.",
     )
-    nodes = tuple(as_parts(side, where) for side in nodes)
+    nodes = tuple(as_parts(side, where)[0] for side in nodes)
     key_ptr, query_ptr = (_read_side(side, where)[0] for side in nodes)
     require(
         key_ptr.numel() == query_ptr.numel(),
@@ -274,17 +260,19 @@ def read_nodes(nodes: Any, where: str) -> NodeSets:
         f"{key_ptr.device} and {query_ptr.device}",
         "Move both node sets with .to(device).",
     )
-    return NodeSets(key_ptr, query_ptr, True, None, where, nodes)
+    return NodeSets(key_ptr, query_ptr, True, {}, where, nodes)
 
 
-def _read_side(nodes: Any, where: str) -> tuple[Tensor, Any]:
-    """Offsets of the sets, and the edges where the nodes have some."""
+def _read_side(nodes: Any, where: str) -> tuple[Tensor, dict[Kind, Any]]:
+    """Offsets of the sets, and what holds the edges where the nodes have some."""
     if isinstance(nodes, Grid) or plain_integer(nodes) is not None:
-        return _offsets([nodes], where), None
+        return _offsets([nodes], where), {}
     if isinstance(nodes, (list, Tensor)):
-        return _offsets(nodes, where), None
+        return _offsets(nodes, where), {}
     if isinstance(nodes, dict):
-        return _join({name: _read_side(part, where)[0] for name, part in nodes.items()}, where), None
+        parts = {name: _read_side(part, where) for name, part in nodes.items()}
+        stores: dict[Kind, Any] = {(name, name): store for name, (_, held) in parts.items() for store in held.values()}
+        return _join({name: ptr for name, (ptr, _) in parts.items()}, where), stores
     require(
         hasattr(nodes, "num_nodes"),
         where,
@@ -294,7 +282,7 @@ def _read_side(nodes: Any, where: str) -> tuple[Tensor, Any]:
         type(nodes).__name__,
         "Pass x.shape[0] for one set of vectors.",
     )
-    return _read_data(nodes, where)
+    return _read_data(nodes, where), {} if adjacency_of(nodes) is None else {(): nodes}
 
 
 def _join(ptrs: dict[str, Tensor], where: str) -> Tensor:
@@ -330,8 +318,8 @@ def _offsets(entries: Sequence[Any] | Tensor, where: str) -> Tensor:
     return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
 
 
-def _read_data(data: Any, where: str) -> tuple[Tensor, Any]:
-    ptr, batch, edge_index = (getattr(data, name, None) for name in ("ptr", "batch", "edge_index"))
+def _read_data(data: Any, where: str) -> Tensor:
+    ptr, batch = (getattr(data, name, None) for name in ("ptr", "batch"))
     num_nodes = data.num_nodes
     require(
         num_nodes is not None,
@@ -352,13 +340,13 @@ def _read_data(data: Any, where: str) -> tuple[Tensor, Any]:
             ptr.tolist() if ptr.numel() < 9 else f"{ptr.numel()} offsets",
             "Build the batch with Batch.from_data_list.",
         )
-        return ptr, edge_index
+        return ptr
     if batch is not None:
         batch = _read_integers(batch, where, "nodes.batch", "Give the set of each node.")
-        return _read_batch(batch, num_nodes, where), edge_index
-    held = (value for value in (edge_index, getattr(data, "x", None), getattr(data, "pos", None)) if value is not None)
+        return _read_batch(batch, num_nodes, where)
+    held = (adjacency_of(data), getattr(data, "x", None), getattr(data, "pos", None))
     device = next((value.device for value in held if isinstance(value, Tensor)), None)
-    return torch.tensor([0, num_nodes], dtype=torch.int64, device=device), edge_index
+    return torch.tensor([0, num_nodes], dtype=torch.int64, device=device)
 
 
 def _read_integers(ids: Any, where: str, argument: str, remedy: str) -> Tensor:

@@ -52,6 +52,7 @@ _MEMBERS: tuple[Callable[..., Pattern], ...] = (
 MEMBERS: dict[str, Callable[..., Pattern]] = {member.__name__: member for member in _MEMBERS}
 RELATIONS: dict[str, type[Relation]] = {rule.__name__: rule for rule in (Distance, EdgeType, Offset2d, ShortestPath)}
 UNWRITTEN = ("NetworkX", "Pairs", "Where")  # their arguments are functions and graphs, which have no text
+BY_CONTENT = ("Clusters", "Hash", "LearnedClusters", "SortedBlocks", "TopK")  # no terms of the algebra
 _OPERATORS = {ast.BitOr: compose.Or, ast.Add: compose.Plus, ast.BitAnd: compose.And, ast.Sub: compose.Minus}
 _GRAMMAR = "patterns such as Window(3), the operators | + & - ~, parentheses and .as_relation(r)"
 
@@ -110,6 +111,8 @@ def _read_call(node: ast.Call) -> Pattern:
     name = ast.unparse(node.func)
     remedy = f"Make {name} in Python: a function or a graph has no text."
     require(name not in UNWRITTEN, "parse", "pattern", "have plain arguments", repr(ast.unparse(node)), remedy)
+    remedy = f"{name} chooses keys by content: make it in Python, for gf.nn.ContentAttention, or select with vectors."
+    require(name not in BY_CONTENT, "parse", "pattern", "have pairs without queries and keys", repr(name), remedy)
     require_choice(name, MEMBERS, "parse", "pattern")
     return _call(MEMBERS[name], node, _argument)
 

@@ -77,6 +77,10 @@ class Pattern:
         """The relations of the pattern's terms, None for a term without one."""
         return frozenset((None,))
 
+    def _relation_names(self) -> dict[int, str]:
+        """What pictures call the pattern's relations, where these have names."""
+        return {}
+
     # Which pairs a user's formula allows is known only by asking about each. `&` and `-` lower a pattern that holds one
     # within the other pattern, so that nothing asks about all pairs where a structured pattern leaves few.
 
@@ -203,16 +207,17 @@ class Pattern:
         """
         return graphs.attach(data, self.on(data))
 
-    def draw(self, nodes: Nodes, ax: Axes | None = None) -> Figure:
+    def draw(self, nodes: Nodes, ax: Axes | None = None, *, title: str | None = None) -> Figure:
         """A picture of the pattern: queries down, keys across; needs no display.
 
         Up to 96 nodes a side show one cell a pair, coloured by relation or by the number of copies; more show the
         density of pairs, mixed of the relations' colours, counted on runs without their pairs. Grey places lie between
-        two sets.
+        two sets; dashed lines are the borders of named parts.
 
         Args:
             nodes: As in :meth:`on`.
             ax: matplotlib axes to draw into. Default: a new figure.
+            title: Default: the pattern's repr.
 
         Returns:
             The matplotlib figure; save it with `figure.savefig("window.png")`.
@@ -222,7 +227,7 @@ class Pattern:
             >>> type(Window(3).draw(32)).__name__
             'Figure'
         """
-        return draw(self, nodes, ax)
+        return draw(self, nodes, ax, title)
 
     # ---------------------------------------------------------------- algebra
 

@@ -159,7 +159,9 @@ class EdgeType(Relation):
 
     Args:
         num_types: How many types there are; num_types + 1 relations.
-        attribute: Where the data holds the types of its edges. Shape `[E]`, any integer dtype, in [0, num_types).
+        attribute: Where the data holds the types of its edges. Shape `[E]`, any integer dtype, in [0, num_types). Each
+            edge type of a `HeteroData` holds those of its own edges; where none holds `edge_type`, the i-th of
+            `edge_types` is type i.
 
     Raises:
         InputError: Data without that attribute, or one of another shape, dtype or range.
@@ -189,12 +191,17 @@ class EdgeType(Relation):
 
     def of(self, sets: NodeSets, query: Tensor, key: Tensor, own_edge: Tensor) -> Tensor:
         """The relation of each pair."""
-        types = self._read(sets.nodes[0], sets.edge_index.shape[1], sets.where)
-        return torch.cat((types, types.new_tensor([self.num_types])))[own_edge]  # -1 takes the last
+        types = own_edge.new_full((sets.edge_index.shape[1] + 1,), self.num_types)
+        stores = sets.edge_stores
+        numbered = self.attribute == "edge_type" and not any(hasattr(store, "edge_type") for store in stores.values())
+        for number, (kind, place) in enumerate(sets.edge_places.items()):
+            of_hetero_data = numbered and len(kind) == 3
+            held = torch.full_like(place, number) if of_hetero_data else getattr(stores[kind], self.attribute, None)
+            types[place] = self._check(held, kind, place.numel(), sets.where)
+        return types[own_edge]  # -1 takes the last
 
-    def _read(self, data: Any, num_edges: int, where: str) -> Tensor:
-        types: Any = getattr(data, self.attribute, None)
-        name = f"nodes.{self.attribute}"
+    def _check(self, types: Any, kind: tuple[str, ...], num_edges: int, where: str) -> Tensor:
+        name = f"nodes[{kind}].{self.attribute}" if kind else f"nodes.{self.attribute}"
         held = isinstance(types, Tensor)
         require(held, where, name, "be a tensor", type(types).__name__, "Set it on the data: one integer an edge.")
         integer = not (types.is_floating_point() or types.is_complex() or types.dtype == torch.bool)

@@ -120,6 +120,12 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(asked, monkeypatch, capsys):
         (["show", "__import__('os').system('true')"], "parse: .*must"),
         (["show", "Full()", "--nodes", "0"], "show: --nodes must be at least 1; got 0"),
         (["show", "Full()", "--nodes", "4,x"], "show: --nodes must be at least 1; got 4,x"),
+        (["show", "Full()", "--nodes", "4 -> "], "show: --nodes must be at least 1; got"),
+        (["show", "Full()", "--nodes", "4->3->2"], "show: --nodes must have at most one arrow; got 4->3->2. Write"),
+        (["show", "Full()", "--nodes", "a=4,3"], "show: --nodes must name each part once; got a=4,3. For in"),
+        (["show", "Full()", "--nodes", "a=4,a=3"], "show: --nodes must name each part once; got a=4,a=3"),
+        (["show", "Full()", "--nodes", "a=b"], "show: --nodes must be at least 1; got a=b"),
+        (["show", "Hash(4)"], "parse: pattern must have pairs without queries and keys; got 'Hash'"),
         (["show", "Full()", "--out", "no/such/folder/p.png"], "show: --out must be a file that can be written"),
         (["show", "Full()", "--out", "p.wrong"], "show: --out must be a file that can be written; got .*wrong"),
     ],
@@ -140,6 +146,18 @@ def test_show_draws_and_explains(capsys, tmp_path):
     assert "\nmemory: graph " in out
     assert out.endswith("picture: p.png\n")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_takes_parts_and_two_sides(capsys):
+    pattern = "Between({('text', 'text'): Causal(), ('image', 'text'): Full()})"
+    assert main(["show", pattern, "--nodes", "text=2, image=1x2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-4:] == [" 0   1 1", " 0 0 1 1", " " * 8, " " * 8]
+    assert main(["show", "Window(1, stride=2)", "--nodes", "4 -> 2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["████    ", "  ██████"]
+    assert main(["show", "Window((0, 1))", "--nodes", "1x3,2x1 -> 1x1,2x2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-5:] == ["████      ", *["      ██  "] * 2, *["        ██"] * 2]
+    assert main(["show", "Between({('a', 'b'): Bipartite()})", "--nodes", "a=3 -> b=2", "--out", "p.png"]) == 0
+    assert "6 edges" in capsys.readouterr().out
 
 
 def test_show_draws_with_text(capsys):

@@ -187,8 +187,8 @@ GRAPH = AttentionGraph.from_edge_index(torch.tensor([[0], [1]]), num_nodes=2)
 @pytest.mark.parametrize(
     ("data", "graph", "message"),
     [
-        ({}, GRAPH, "attach: data must be a PyG Data, or a Batch of these; got dict. Turn"),
-        (HeteroData(), GRAPH, "attach: data must be a PyG Data, or a Batch of these; got HeteroData. Turn"),
+        ({}, GRAPH, "attach: data must be a PyG Data or HeteroData, or a Batch of these; got dict. Keep"),
+        (HeteroData(), GRAPH, "attach: graph must have one query for each of the 0 nodes of data; got 2 queries. Make"),
         (Data(x=torch.zeros(2, 1)), "graph", "attach: graph must be an AttentionGraph; got str. Make"),
         (
             Data(x=torch.zeros(3, 1)),

@@ -34,7 +34,7 @@ def is_near(query, key, reach=2):
 
 
 def mask_mod(b, h, q_idx, kv_idx):
-    return (q_idx + 2 * kv_idx + b - b + h) % 3 != 0
+    return (q_idx + 2 * kv_idx + b - b + h - h) % 3 != 0
 
 
 def corners(num_keys, num_queries):

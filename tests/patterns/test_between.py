@@ -4,10 +4,24 @@ import pytest
 import torch
 from pattern_cases import edge_matrix, is_near, mask_mod, predicate
 from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.transforms import ToSparseTensor
 
 from graphformer import GraphformerError
 from graphformer.graphs import AttentionGraph
-from graphformer.patterns import Between, Causal, Edges, Full, Global, Grid, Hops, Random, Where, Window
+from graphformer.patterns import (
+    Between,
+    Causal,
+    Edges,
+    EdgeType,
+    Full,
+    Global,
+    Grid,
+    Hops,
+    Random,
+    ShortestPath,
+    Where,
+    Window,
+)
 from graphformer.patterns.node_sets import read_nodes
 
 
@@ -155,26 +169,99 @@ def hetero(num_text, num_atoms):
     data["text"].x = torch.zeros(num_text, 2)
     data["atom"].x = torch.zeros(num_atoms, 3)
     data["atom", "bond", "atom"].edge_index = molecule(num_atoms).edge_index
+    data["text", "names", "atom"].edge_index = torch.tensor([[0, num_text - 1], [1, 0]])
     data["atom", "ring", "atom"].edge_index = torch.tensor([[num_atoms - 1], [0]])
-    data["text", "names", "atom"].edge_index = torch.tensor([[0], [0]])
+    data["atom", "in", "text"].edge_index = torch.tensor([[0, 1, 1], [0, 0, 0]])
     return data
 
 
+SAMPLES = [hetero(2, 3), hetero(1, 4), hetero(3, 2)]
+
+
 def test_hetero_data_is_a_set_of_parts():
-    pattern = Between({("text", "atom"): Full(), ("atom", "atom"): Edges()})
-    data = hetero(2, 3)
-    graph = pattern.on(data)
+    pattern = Between({("text", "text"): Full(), ("atom", "atom"): Edges()})
+    graph = pattern.on(SAMPLES[0])
     joint = Data(num_nodes=3, edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]))
-    assert graph == pattern.on({"text": 2, "atom": joint})
-    assert graph.edge_index.tolist() == [[0, 1, 4, 0, 1, 2, 0, 1, 3], [2, 2, 2, 3, 3, 3, 4, 4, 4]]
-    assert graph.own_edge.tolist() == [-1, -1, 2, -1, -1, 0, -1, -1, 1]
-    batch = Batch.from_data_list([data, hetero(1, 4), hetero(3, 2)])
-    assert (
-        pattern.on(batch).edge_index.tolist()
-        == AttentionGraph.union(
-            [pattern.on(sample) for sample in (data, hetero(1, 4), hetero(3, 2))]
-        ).edge_index.tolist()
-    )
+    same = pattern.on({"text": 2, "atom": joint})
+    assert torch.equal(graph.edge_index, same.edge_index)
+    assert torch.equal(graph.relation, same.relation)
+    assert graph.own_edge.tolist() == [-1, -1, -1, -1, 4, 0, 1]  # of all edges, type by type
+
+
+def test_a_link_has_the_edges_between_its_parts():
+    pattern = Between({("text", "atom"): Edges(), ("atom", "text"): Edges() + Full()})
+    graph = pattern.on(SAMPLES[0])
+    assert graph.edge_index.tolist() == [[2, 2, 3, 3, 3, 4, 2, 3, 4, 1, 0], [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3]]
+    assert graph.own_edge.tolist() == [5, -1, 6, 7, -1, -1, -1, -1, -1, 3, 2]
+    assert graph.relation.tolist() == [1] * 9 + [0] * 2
+    assert graph.num_own_edges == 8
+    assert torch.equal(edge_matrix(pattern, SAMPLES[0]) > 0, predicate(pattern, SAMPLES[0]))
+
+
+def test_edges_of_hetero_data_are_those_of_the_homogeneous_graph():
+    data = SAMPLES[1]
+    same = data.to_homogeneous()
+    graph, expected = (Edges().as_relation(EdgeType(4)).on(nodes) for nodes in (data, same))
+    assert graph == expected
+    assert graph.num_edges == 3 + 2 + 1 + 3
+    links = Between({("text", "atom"): Edges(), ("atom", "atom"): Edges(), ("atom", "text"): Edges()})
+    assert links.as_relation(EdgeType(4)).on(data) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        Between({("text", "text"): Full(), ("text", "atom"): Edges(), ("atom", "atom"): Edges(self_loops=True)}),
+        Edges().as_relation(EdgeType(4)),
+        (Edges() | Full()).as_relation(ShortestPath(2)),
+        Hops(2),
+    ],
+    ids=repr,
+)
+def test_a_batch_of_hetero_data_is_the_union_of_its_samples(pattern):
+    batch = Batch.from_data_list(SAMPLES)
+    assert pattern.on(batch) == AttentionGraph.union([pattern.on(sample) for sample in SAMPLES])
+
+
+def test_edge_types_may_hold_types_of_their_own():
+    data = hetero(2, 3)
+    for number, kind in enumerate(data.edge_types):
+        data[kind].edge_type = torch.arange(data[kind].num_edges) + number
+    graph = Edges().as_relation(EdgeType(6)).on(data)
+    assert graph.relation[graph.own_edge.argsort()].tolist() == [0, 1, 1, 2, 2, 3, 4, 5]
+    parts = {name: Data(num_nodes=2, edge_index=torch.tensor([[0], [1]]), edge_type=torch.tensor([1])) for name in "ab"}
+    assert (Edges() | Full()).as_relation(EdgeType(2)).on(parts).relation.tolist().count(1) == 2
+    del data["atom", "ring", "atom"].edge_type
+    with pytest.raises(GraphformerError, match=r"nodes\[\('atom', 'ring', 'atom'\)\].edge_type must be a tensor; got"):
+        Edges().as_relation(EdgeType(6)).on(data)
+    with pytest.raises(GraphformerError, match=r"bond', 'atom'\)\].edge_type must lie in \[0, 1\); got 1. Raise"):
+        Edges().as_relation(EdgeType(1)).on(data)
+    with pytest.raises(GraphformerError, match=r"nodes\[\('a', 'a'\)\].kind must be a tensor; got NoneType"):
+        Edges().as_relation(EdgeType(2, "kind")).on(parts)
+
+
+def test_edge_types_are_numbered_within_their_number():
+    with pytest.raises(GraphformerError, match=r"in', 'text'\)\].edge_type must lie in \[0, 3\); got 3. Raise"):
+        Edges().as_relation(EdgeType(3)).on(SAMPLES[0])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_sparse_adjacencies_are_read(layout):
+    to_sparse = ToSparseTensor(attr=None, layout=layout)
+    batch = Batch.from_data_list([hetero(2, 3), hetero(1, 4)])
+    batch["atom", "in", "text"].edge_index = batch["atom", "in", "text"].edge_index.unique(
+        dim=1
+    )  # as the transform does
+    sparse = to_sparse(batch)
+    assert "edge_index" not in sparse["atom", "bond", "atom"]
+    for pattern in (Edges().as_relation(EdgeType(4)), Between({("atom", "text"): Edges()}), Hops(2)):
+        assert torch.equal(pattern.on(sparse).edge_index, pattern.on(batch).edge_index)
+    edge_index = torch.tensor([[3, 0, 2, 1], [0, 2, 0, 1]])
+    data = to_sparse(Data(edge_index=edge_index, edge_attr=edge_index[0].clone(), num_nodes=4))
+    graph = Edges().on(data)
+    assert torch.equal(data.edge_attr[graph.own_edge], graph.edge_index[0])
 
 
 # ---------------------------------------------------------------- refusals
@@ -222,9 +309,35 @@ def test_nodes_are_refused(nodes, message):
 
 
 def test_edges_need_a_part_that_has_some():
-    with pytest.raises(GraphformerError, match="nodes must have a part that holds edge_index; got no edges. Give at"):
+    with pytest.raises(GraphformerError, match="nodes must have a part that holds edge_index; got no edges. Pass PyG"):
         Edges().on({"text": 3, "image": Grid(2, 2)})
     with pytest.raises(GraphformerError, match=r"nodes must hold edge_index; got no edges"):
         Between({("text", "text"): Edges()}).on({"text": 3, "atom": molecule(2)})
-    with pytest.raises(GraphformerError, match=r"nodes must be one node set with edges; got a \(keys, queries\)"):
+    with pytest.raises(GraphformerError, match=r"be one node set with edges; got a \(keys, queries\) tuple, or two"):
         Between({("text", "atom"): Edges()}).on({"text": 3, "atom": molecule(2)})
+
+
+def test_edges_between_parts_are_checked_by_type():
+    data = hetero(2, 3)
+    data["text", "names", "atom"].edge_index = torch.tensor([[0], [3]])
+    with pytest.raises(
+        GraphformerError, match=r"edge_index of \('text', 'names', 'atom'\) must hold ids in \[0, 3\); got 3. Correct"
+    ):
+        Between({("text", "atom"): Edges()}).on(data)
+    Between({("atom", "text"): Full()}).on(data)
+    data = hetero(2, 3)
+    data["atom", "of", "nothing"].edge_index = torch.tensor([[0], [0]])
+    with pytest.raises(
+        GraphformerError,
+        match=r"edges \('atom', 'of', 'nothing'\) must join parts that the nodes hold; got .* of type 'nothing', or",
+    ):
+        Edges().on(data)
+
+
+def test_what_walks_along_edges_needs_one_node_set():
+    walks = [Edges(self_loops=True), Hops(1), Edges() & Hops(2)]
+    for pattern in walks:
+        with pytest.raises(GraphformerError, match="nodes must be one node set; got keys and queries of"):
+            Between({("text", "atom"): pattern}).on(SAMPLES[0])
+        with pytest.raises(GraphformerError, match="Between two node sets Edges"):
+            predicate(Between({("text", "atom"): pattern}), SAMPLES[0])

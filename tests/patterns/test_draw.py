@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from graphformer import AttentionGraph
 from graphformer.graphs import draw as pictures
 from graphformer.graphs.sketch import sketch
-from graphformer.patterns import Blocks, Causal, Edges, Full, Global, RunTerm, Window
+from graphformer.patterns import Between, Blocks, Causal, Edges, Full, Global, Grid, RunTerm, Window
 
 
 def image(figure):
@@ -43,6 +43,29 @@ def test_cells_show_relations_and_the_first_one_wins():
     assert np.array_equal(image(figure).get_array(), [[8, 3, 3], [3, 8, 3]])
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["relation 2", "relation 7"]
     assert saved(figure).startswith(b"\x89PNG")
+
+
+def test_parts_are_ruled_and_their_links_named():
+    pattern = Between({("text", "text"): Causal(), ("image", "text"): Full()})
+    nodes = {"text": [2, 0, 3], "image": [Grid(1, 2), Grid(1, 1), Grid(0, 2)], "tail": [1, 1, 0]}
+    axes = pattern.draw(nodes).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["text -> text", "image -> text"]
+    dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert sorted(line.get_ydata()[0] for line in dashed if line.get_xdata()[0] == 0) == [1.5, 3.5, 5.5]
+    assert sorted(line.get_xdata()[0] for line in dashed if line.get_ydata()[0] == 0) == [1.5, 3.5, 5.5]
+    large = pattern.draw({"text": 100, "image": 50}).axes[0]
+    assert [text.get_text() for text in large.get_legend().get_texts()] == ["text -> text", "image -> text"]
+    two_sides = pattern.draw(({"image": 2, "text": 1}, {"text": 2})).axes[0]
+    assert [line.get_xdata()[0] for line in two_sides.get_lines()] == [1.5]
+
+
+def test_titles_are_given_or_wrapped_between_arguments():
+    assert Causal().draw(3, title="a decoder").axes[0].get_title() == "a decoder"
+    links = Between({("text", "text"): Causal(), ("image", "text"): Full(), ("image", "image"): Window(1)})
+    lines = links.draw({"text": 2, "image": 3}).axes[0].get_title().splitlines()
+    assert len(lines) == 3
+    assert all(line.count("('") == line.count("'):") for line in lines)
+    assert " ".join(lines).replace("\N{NO-BREAK SPACE}", " ") == repr(links)
 
 
 def test_a_plain_pattern_needs_no_legend():

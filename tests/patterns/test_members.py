@@ -287,7 +287,7 @@ def test_hops_of_a_large_sparse_graph_stay_sparse():
             lambda: Bipartite().on(3),
             r"Bipartite\(\): nodes must be a tuple \(key nodes, query nodes\); got one node set",
         ),
-        (lambda: Edges().on(3), r"Edges\(\): nodes must hold edge_index; got no edges. Pass a PyG Data or Batch"),
+        (lambda: Edges().on(3), r"Edges\(\): nodes must hold edge_index; got no edges. Pass PyG data that has edge"),
         (lambda: Hops(2).on([3, 4]), r"Hops\(k=2\): nodes must hold edge_index; got no edges"),
         (lambda: Edges().on((example(), 3)), r"Edges\(\): nodes must be one node set with edges; got a \(keys"),
         (lambda: Hops(1).allows(torch.tensor([0]), torch.tensor([0]), 3), "must hold edge_index"),

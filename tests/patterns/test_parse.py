@@ -2,7 +2,7 @@
 
 import pytest
 
-from graphformer import GraphformerError
+from graphformer import GraphformerError, patterns
 from graphformer.patterns import (
     Axial,
     Between,
@@ -10,6 +10,7 @@ from graphformer.patterns import (
     Bipartite,
     Blocks,
     Causal,
+    Content,
     Distance,
     Edges,
     EdgeType,
@@ -30,7 +31,7 @@ from graphformer.patterns import (
     parse,
 )
 from graphformer.patterns import __all__ as public
-from graphformer.patterns.parse import MEMBERS, RELATIONS, UNWRITTEN
+from graphformer.patterns.parse import BY_CONTENT, MEMBERS, RELATIONS, UNWRITTEN
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_repr_has_no_needless_parentheses(pattern, text):
 
 def test_every_member_can_be_read():
     assert {name for name in public if name in MEMBERS} == set(MEMBERS)
-    others = {"Grid", "Pattern", "PairTerm", "Relation", "RunTerm", "parse"}
+    others = {"Grid", "Pattern", "PairTerm", "Relation", "RunTerm", "join_parts", "parse", "split_parts"}
     choose_from_vectors = set(content.__all__)  # and are no terms of the algebra
     assert set(public) - set(MEMBERS) - choose_from_vectors == others | set(RELATIONS) | set(UNWRITTEN)
 
@@ -114,6 +115,8 @@ def test_every_member_can_be_read():
         ("Window(1.5)", "Window: radius must be an integer, 0 or more and below 2^31; got 1.5"),
         ("Within(1e999)", "Within: distance must be a finite number, 0 or more; got inf"),
         ("Within(2j)", "got '2j'"),
+        ("Full() & Hash(4)", "must have pairs without queries and keys; got 'Hash'. Hash chooses keys by content"),
+        ("SortedBlocks(4)", "SortedBlocks chooses keys by content: make it in Python, for gf.nn.ContentAttention"),
         ("Where(near)", "pattern must have plain arguments; got 'Where(near)'. Make Where in Python"),
         ("Full() | NetworkX(num_nodes=3, num_edges=4)", "got 'NetworkX(num_nodes=3, num_edges=4)'. Make NetworkX in"),
         ("Pairs(corners)", "got 'Pairs(corners)'. Make Pairs in Python"),
@@ -156,3 +159,9 @@ def test_refuses(text, message):
     with pytest.raises(GraphformerError) as caught:
         parse(text)
     assert message in str(caught.value)
+
+
+def test_every_pattern_by_content_is_told_apart():
+    public = {name: getattr(patterns, name) for name in patterns.__all__}
+    by_content = {name for name, value in public.items() if isinstance(value, type) and issubclass(value, Content)}
+    assert by_content - {"Content"} | {"LearnedClusters", "SortedBlocks"} == set(BY_CONTENT)

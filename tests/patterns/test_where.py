@@ -7,7 +7,7 @@ import pytest
 import torch
 from pattern_cases import edge_matrix, is_near, mask_mod, predicate
 
-from graphformer import GraphformerError
+from graphformer import AttentionGraph, GraphformerError
 from graphformer.graphs import runs
 from graphformer.patterns import Blocks, Causal, Full, Global, Where, Window
 
@@ -59,6 +59,52 @@ def test_arrays_and_mask_mods_that_look_at_all_pairs_are_not_confused():
     tags = torch.tensor([[1, 2], [1, 3], [1, 2]])
     same = Where(lambda b, h, q, k: (tags[q] == tags[k]).all())
     assert torch.equal(edge_matrix(same, 3) == 1, (tags[:, None] == tags).all(-1))
+
+
+def reach(b, h, q_idx, kv_idx):
+    return (q_idx - kv_idx).abs() <= h
+
+
+def test_each_head_is_a_pattern_of_its_own():
+    heads = [Where(reach, head=h) for h in range(3)]
+    assert [head.on([6, 3]) for head in heads] == [Window(h).on([6, 3]) for h in range(3)]
+    assert AttentionGraph.union([head.on(6) for head in heads]).num_edges == 6 + 16 + 24
+    assert (heads[2] & Causal()).on(6) == Window(left=2).on(6)
+    assert heads[1] != heads[2]
+    assert repr(heads[1] - Window(0)) == "Where(reach, head=1) - Window(radius=0)"
+
+
+ROWS = torch.tensor([[True, False, True], [True, True, True]])
+HEAD_DEPENDENT = {
+    "reach": (reach, 1),
+    "pairs of heads": (lambda b, h, q, k: q >= k + h // 2, 2),
+    "the last of four": (lambda b, h, q, k: (q == k) | (h == 3), 3),
+    "the last of eight": (lambda b, h, q, k: (q == k) | (h > 6), 7),
+    "a table of one head": (lambda b, h, q, k: ROWS[:1][h, k % 3], 1),
+    "a table of two": (lambda b, h, q, k: ROWS[h, k % 3], 1),
+}
+
+
+@pytest.mark.parametrize("name", HEAD_DEPENDENT)
+@pytest.mark.parametrize("nodes", [9, 5_000])
+def test_heads_that_differ_are_refused_where_none_is_named(name, nodes):
+    fn, head = HEAD_DEPENDENT[name]
+    named = rf"got other pairs for head {head}\. Name one, Where\(fn, head=h\); AttentionGraph.union"
+    with pytest.raises(GraphformerError, match=r"Where\(\w+\): fn must give all heads the same pairs; " + named):
+        Where(fn).on(nodes)
+    assert Where(fn, head=0).count(9) > 0
+
+
+def test_the_predicate_view_looks_at_heads_too():
+    with pytest.raises(GraphformerError, match="give all heads the same pairs"):
+        predicate(Where(reach), 5)
+    assert torch.equal(predicate(Where(reach, head=1), 5), predicate(Window(1), 5))
+
+
+def test_a_composed_formula_looks_at_heads_where_it_is_asked():
+    assert (Window(0) & Where(reach)).on(5) == Window(0).on(5)
+    with pytest.raises(GraphformerError, match="other pairs for head 1"):
+        (Window(1) & Where(reach)).on(5)
 
 
 def test_it_is_asked_a_bounded_number_of_pairs_at_a_time(monkeypatch):
@@ -180,6 +226,11 @@ def test_further_arguments_may_have_defaults():
         (lambda: Where(lambda q, k: (q == k).any()).on(3), r"\[E\] = \[9\]; got torch.bool \[\]. Compare the indices"),
         (lambda: Where(lambda q, k: True).on(3), r"Where\(anonymous\): fn must give a bool tensor.*got bool"),
         (lambda: Where(lambda b, h, q, k: q).on(3), "got torch.int64"),
+        (
+            lambda: Where(is_near, head=1),
+            r"Where: head must be None for a function of \(query, key\); got 1. Write",
+        ),
+        (lambda: Where(mask_mod, head=-1), "Where: head must be an integer, 0 or more and below 2.31; got -1"),
         (lambda: Where(lambda b, h, q, k: torch.stack((q, k)) > 1).on(3), r"got torch.bool \[9, 2\]"),
     ],
     ids=str,

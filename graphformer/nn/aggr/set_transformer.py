@@ -115,8 +115,8 @@ def _make_graphs(lengths: Tensor, num_seeds: int) -> tuple[AttentionGraph, Atten
     """Full attention in sets of these lengths, among the members and from the members to the seeds."""
     member_ptr = offsets(lengths)
     seed_ptr = torch.arange(member_ptr.shape[0], device=lengths.device) * num_seeds
-    members = NodeSets(member_ptr, member_ptr, False, None, "SetTransformerAggregation")
-    seeds = NodeSets(member_ptr, seed_ptr, True, None, "SetTransformerAggregation")
+    members = NodeSets(member_ptr, member_ptr, False, {}, "SetTransformerAggregation")
+    seeds = NodeSets(member_ptr, seed_ptr, True, {}, "SetTransformerAggregation")
     return Full().on(members), Full().on(seeds)
 
 
