@@ -12,8 +12,7 @@ from graphformer._checks import require
 from graphformer.graphs import sweep
 from graphformer.graphs.layout import Layout, expand_rows, index_dtype, offsets, transpose_layout
 
-# A run costs as much memory as this many pairs in a list; and kernels walk a row's runs, this many on average at most.
-_PAIRS_OF_A_RUN, _RUNS_OF_A_ROW = 4, 32
+_PAIRS_OF_A_RUN = 4  # a run takes as much memory as this many pairs in a list, and attention over it no longer
 _PIECE = 2**20  # pairs that a rule is asked about at a time
 
 
@@ -121,9 +120,8 @@ class KeyRuns:
         return sweep.count_pairs(self._held)
 
     def are_few(self, num_pairs: int) -> bool:
-        """Whether the runs cost less than a list of their pairs, and a row has few enough to be searched for a pair."""
-        runs = self.start.numel()
-        return runs * _PAIRS_OF_A_RUN <= num_pairs and runs <= _RUNS_OF_A_ROW * self.num_queries
+        """Whether the runs cost no more than a list of their pairs."""
+        return self.start.numel() * _PAIRS_OF_A_RUN <= num_pairs
 
     def layout(self, num_pairs: int | None = None) -> Layout:
         """All pairs listed, their ids the positions.
