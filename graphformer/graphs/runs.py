@@ -190,7 +190,7 @@ class KeyRuns:
             KeyRuns(4 queries, 4 keys, 4 runs, 8 pairs)
         """
         parts = [self.ptr[:0]]
-        for query, key in self._pieces():
+        for query, key in self.pieces():
             parts.append(sweep.ends_of((query * (self.num_keys + 1) + key)[rule(query, key)]))
         ends = torch.cat(parts)
         joint = torch.zeros(ends.numel() + 1, dtype=torch.bool, device=ends.device)
@@ -198,7 +198,7 @@ class KeyRuns:
         ends = ends[~(joint[1:] | joint[:-1])]
         return KeyRuns(*sweep.from_ends(ends, self.num_queries, self.num_keys), self.num_keys)
 
-    def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All pairs in order, a bounded number at a time, however long a run is."""
         row, length = expand_rows(self.ptr, self.start.numel()), self.stop - self.start
         after = length.cumsum(0)
