@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from graphformer._checks import require, require_count
+from graphformer.graphs.bins import count_bins, pairs_of
 from graphformer.graphs.describe import num_duplicates
+from graphformer.graphs.runs import KeyRuns
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -52,26 +54,21 @@ def to_block_mask(graph: AttentionGraph, block_size: int = 128) -> BlockMask:
     copies = num_duplicates(graph)
     remedy = "`p | q` holds a pair once where `p + q` holds both copies."
     require(copies == 0, _WHERE, "graph", "hold each pair once", f"{copies} that repeat another", remedy)
-    pairs = _count_blocks(graph, block_size)
-    is_full = pairs == block_size**2
-    is_partial = (pairs > 0) & ~is_full
-    look_up = _bitmap_look_up(graph, is_partial, is_full, block_size)
+    pairs = pairs_of(graph)
+    runs = pairs if isinstance(pairs, KeyRuns) else KeyRuns.from_pairs(*pairs, graph.num_queries, graph.num_keys)
+    edges = (_borders(count, block_size, graph.device) for count in (graph.num_queries, graph.num_keys))
+    counted = count_bins(runs, *edges)
+    is_full = counted == block_size**2
+    is_partial = (counted > 0) & ~is_full
+    look_up = _bitmap_look_up(runs, is_partial, is_full, block_size)
     sizes = (graph.num_queries, graph.num_keys)
     partial, full = _list_blocks(is_partial), _list_blocks(is_full)
     return BlockMask.from_kv_blocks(*partial, *full, BLOCK_SIZE=block_size, mask_mod=look_up, seq_lengths=sizes)
 
 
-def _blocks_of(graph: AttentionGraph, block_size: int) -> tuple[Tensor, Tensor, int, int]:
-    """Of each pair, its block of queries and of keys; and how many of each there are."""
-    key, query = graph.edge_index
-    rows, columns = (-(-count // block_size) for count in (graph.num_queries, graph.num_keys))
-    return query // block_size, key // block_size, rows, columns
-
-
-def _count_blocks(graph: AttentionGraph, block_size: int) -> Tensor:
-    """Number of pairs in each block."""
-    row, column, rows, columns = _blocks_of(graph, block_size)
-    return torch.bincount(row * columns + column, minlength=rows * columns).view(rows, columns)
+def _borders(count: int, block_size: int, device: torch.device) -> Tensor:
+    """Where each block begins, and at the end the number of nodes."""
+    return torch.arange(-(-count // block_size) + 1, device=device).mul_(block_size).clamp_(max=count)
 
 
 def _list_blocks(chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,20 +77,19 @@ def _list_blocks(chosen: Tensor) -> tuple[Tensor, Tensor]:
     return chosen.sum(1, dtype=torch.int32)[None, None], order.int()[None, None]
 
 
-def _bitmap_look_up(graph: AttentionGraph, is_partial: Tensor, is_full: Tensor, block_size: int) -> MaskMod:
-    """FlexAttention's `mask_mod` of the graph: looks into bitmaps of the partial blocks, 8 keys a byte."""
+def _bitmap_look_up(runs: KeyRuns, is_partial: Tensor, is_full: Tensor, block_size: int) -> MaskMod:
+    """FlexAttention's `mask_mod` of the pairs: looks into bitmaps of the partial blocks, 8 keys a byte."""
     num_bytes = -(-block_size // 8)
     # Bitmap 0 is that of all empty blocks, bitmap 1 that of all full ones, the partial blocks' follow.
     slot = is_full.long()
     num_bitmaps = 2 + int(is_partial.sum())
     slot[is_partial] = torch.arange(2, num_bitmaps, device=slot.device)
     bits = torch.zeros(num_bitmaps, block_size, num_bytes, dtype=torch.uint8, device=slot.device)
-    row, column, _, _ = _blocks_of(graph, block_size)
-    of_pair = slot[row, column]
-    inside = of_pair > 1
-    key, query = graph.edge_index[:, inside] % block_size
-    bit = torch.ones((), dtype=torch.uint8, device=slot.device) << (key % 8).byte()
-    bits.index_put_((of_pair[inside], query, key // 8), bit, accumulate=True)
+    one = torch.ones((), dtype=torch.uint8, device=slot.device)
+    for query, key in runs.intersection(_inside(is_partial, block_size, runs)).pieces():
+        bitmap, place = slot[query // block_size, key // block_size], key % block_size
+        byte = (bitmap * block_size + query % block_size) * num_bytes + place // 8
+        bits.view(-1).index_add_(0, byte, one << (place % 8).byte())  # each bit comes once
     bits[1] = 255
 
     def look_up(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -102,3 +98,12 @@ def _bitmap_look_up(graph: AttentionGraph, is_partial: Tensor, is_full: Tensor, 
         return (byte >> (place % 8).int()) & 1 == 1
 
     return look_up
+
+
+def _inside(blocks: Tensor, block_size: int, runs: KeyRuns) -> KeyRuns:
+    """All places of the chosen blocks, a matrix of bools, among those of the runs."""
+    row, column = blocks.nonzero().unbind(1)
+    chosen = KeyRuns.from_pairs(row, column, *blocks.shape)
+    start, stop = chosen.start * block_size, (chosen.stop * block_size).clamp(max=runs.num_keys)
+    block = torch.arange(runs.num_queries, device=blocks.device) // block_size
+    return KeyRuns(chosen.ptr, start, stop, runs.num_keys).rows(block)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphformer.graphs.bins import Pairs, cells_of, count_bins, edges_of_bins, pairs_of
 from graphformer.graphs.layout import expand_rows
 from graphformer.graphs.runs import KeyRuns
 
@@ -76,7 +77,7 @@ class Part:
         relation: Of all pairs, of each pair in a tensor `[E]`, or None.
     """
 
-    pairs: KeyRuns | tuple[Tensor, Tensor]
+    pairs: Pairs
     relation: Tensor | int | None = None
 
 
@@ -85,7 +86,8 @@ def draw(graph: AttentionGraph, ax: Axes | None = None) -> Figure:
 
     Up to 96 nodes a side show one cell a pair, coloured by relation (of copies, the first edge's) or by the number of
     copies. Larger graphs show the share of the places that are pairs, mixed of the relations' colours, in time and
-    memory O(E). `pattern.draw` shows the borders of the sets too, which a graph does not know.
+    memory O(E), or at the cost of the runs that a graph is held as. `pattern.draw` shows the borders of the sets too,
+    which a graph does not know.
 
     Args:
         graph: The graph.
@@ -103,8 +105,7 @@ def draw(graph: AttentionGraph, ax: Axes | None = None) -> Figure:
     frame = Frame("attention graph", graph.num_edges, graph.num_relations, query_ptr, key_ptr)
     if frame.shows_cells:
         return draw_cells(graph, frame, ax)
-    key, query = graph.edge_index
-    return draw_density([Part((query, key), graph.relation)], frame, ax)
+    return draw_density([Part(pairs_of(graph), graph.relation)], frame, ax)
 
 
 def draw_cells(graph: AttentionGraph, frame: Frame, ax: Axes | None) -> Figure:
@@ -141,10 +142,10 @@ def draw_cells(graph: AttentionGraph, frame: Frame, ax: Axes | None) -> Figure:
 def draw_density(parts: Sequence[Part], frame: Frame, ax: Axes | None) -> Figure:
     """The share of pairs in each cell of a coarse grid."""
     ax = ax or _new_axes()
-    query_edge, key_edge = (_edges(count) for count in frame.shape)
+    query_edge, key_edge = (edges_of_bins(count, _MOST_BINS) for count in frame.shape)
     places = query_edge.diff()[:, None] * key_edge.diff()
-    inside = _count_bins(_within_sets(frame), query_edge, key_edge).numpy() > 0
-    counted = [_count_bins(part.pairs, query_edge, key_edge) for part in parts]
+    inside = count_bins(_within_sets(frame), query_edge, key_edge).numpy() > 0
+    counted = [count_bins(part.pairs, query_edge, key_edge) for part in parts]
     density = (sum(counted, torch.zeros_like(places)) / places).numpy()
     extent = (-0.5, frame.shape[1] - 0.5, frame.shape[0] - 0.5, -0.5)
     options: dict[str, Any] = {"extent": extent, "interpolation": "nearest", "aspect": _aspect(frame)}
@@ -170,64 +171,27 @@ def draw_density(parts: Sequence[Part], frame: Frame, ax: Axes | None) -> Figure
 # ---------------------------------------------------------------- counting
 
 
-def _edges(count: int) -> Tensor:
-    bins = min(count, _MOST_BINS)
-    return torch.arange(bins + 1) * count // max(bins, 1)
-
-
 def _within_sets(frame: Frame) -> KeyRuns:
     query_set = expand_rows(frame.query_ptr, frame.shape[0])
     return KeyRuns.from_ranges(frame.key_ptr[query_set], frame.key_ptr[query_set + 1], frame.shape[1])
-
-
-def _count_bins(pairs: KeyRuns | tuple[Tensor, Tensor], query_edge: Tensor, key_edge: Tensor) -> Tensor:
-    """How many pairs fall into each cell of a coarse grid; runs are not enumerated. Shape [rows, columns], float64."""
-    if isinstance(pairs, KeyRuns):
-        row = expand_rows(pairs.ptr, pairs.start.numel()).cpu()
-        row = torch.bucketize(row, query_edge, right=True) - 1
-        return _below(pairs.stop.cpu(), row, query_edge, key_edge) - _below(
-            pairs.start.cpu(), row, query_edge, key_edge
-        )
-    cell, shape = _cell(pairs, query_edge, key_edge)
-    return torch.bincount(cell, minlength=shape[0] * shape[1]).view(shape).double()
-
-
-def _cell(pairs: tuple[Tensor, Tensor], query_edge: Tensor, key_edge: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """The cell of each pair, counted row by row, and the shape of the grid."""
-    row, column = (
-        torch.bucketize(ids.cpu(), edge, right=True) - 1
-        for ids, edge in zip(pairs, (query_edge, key_edge), strict=True)
-    )
-    shape = (query_edge.numel() - 1, key_edge.numel() - 1)
-    return row * shape[1] + column, shape
-
-
-def _below(key: Tensor, query_bin: Tensor, query_edge: Tensor, key_edge: Tensor) -> Tensor:
-    """In each cell, the number of keys before ``key``, summed over the runs of the cell's queries."""
-    shape = (query_edge.numel() - 1, key_edge.numel() - 1)
-    key_bin = (torch.bucketize(key, key_edge, right=True) - 1).clamp(max=shape[1] - 1)
-    cell = query_bin * shape[1] + key_bin
-    ends = torch.bincount(cell, minlength=shape[0] * shape[1]).view(shape)
-    within = torch.bincount(cell, weights=(key - key_edge[key_bin]).double(), minlength=shape[0] * shape[1]).view(shape)
-    beyond = ends.flip(1).cumsum(1).flip(1) - ends
-    return beyond * key_edge.diff() + within
 
 
 def _mix(part: Part, counted: Tensor, colours: np.ndarray, query_edge: Tensor, key_edge: Tensor) -> np.ndarray:
     """The sum of the pairs' colours in each cell. Shape [rows, columns, 3]."""
     if not isinstance(part.relation, Tensor):
         return counted.numpy()[..., None] * colours[part.relation]
-    assert not isinstance(part.pairs, KeyRuns)
-    cell, shape = _cell(part.pairs, query_edge, key_edge)
-    of_pair = torch.from_numpy(colours)[part.relation.cpu().long()]
-    channels = [torch.bincount(cell, weights=of_pair[:, c], minlength=shape[0] * shape[1]) for c in range(3)]
-    return torch.stack(channels, dim=1).view(*shape, 3).numpy()
+    table, total, first = torch.from_numpy(colours), counted.new_zeros(counted.numel(), 3), 0
+    for pairs in part.pairs.pieces() if isinstance(part.pairs, KeyRuns) else (part.pairs,):
+        relation = part.relation[first : first + pairs[0].numel()]
+        total.index_add_(0, cells_of(pairs, query_edge, key_edge), table[relation.cpu().long()])
+        first += pairs[0].numel()
+    return total.view(*counted.shape, 3).numpy()
 
 
 def _held(parts: Sequence[Part]) -> list[int]:
     """The relations that occur."""
     found = (part.relation if isinstance(part.relation, Tensor) else torch.tensor([part.relation]) for part in parts)
-    return torch.cat([relation.cpu().long() for relation in found]).unique().tolist()
+    return torch.cat([relation.unique().cpu().long() for relation in found]).unique().tolist()
 
 
 # ---------------------------------------------------------------- colours and lines

@@ -12,8 +12,7 @@ from graphformer._checks import require
 from graphformer.graphs import sweep
 from graphformer.graphs.layout import Layout, expand_rows, index_dtype, offsets, transpose_layout
 
-# A run costs as much memory as this many pairs in a list; and kernels walk a row's runs, this many on average at most.
-_PAIRS_OF_A_RUN, _RUNS_OF_A_ROW = 4, 32
+_PAIRS_OF_A_RUN = 4  # a run takes as much memory as this many pairs in a list, and attention over it no longer
 _PIECE = 2**20  # pairs that a rule is asked about at a time
 
 
@@ -121,9 +120,8 @@ class KeyRuns:
         return sweep.count_pairs(self._held)
 
     def are_few(self, num_pairs: int) -> bool:
-        """Whether the runs cost less than a list of their pairs, and a row has few enough to be searched for a pair."""
-        runs = self.start.numel()
-        return runs * _PAIRS_OF_A_RUN <= num_pairs and runs <= _RUNS_OF_A_ROW * self.num_queries
+        """Whether the runs cost no more than a list of their pairs."""
+        return self.start.numel() * _PAIRS_OF_A_RUN <= num_pairs
 
     def layout(self, num_pairs: int | None = None) -> Layout:
         """All pairs listed, their ids the positions.
@@ -192,7 +190,7 @@ class KeyRuns:
             KeyRuns(4 queries, 4 keys, 4 runs, 8 pairs)
         """
         parts = [self.ptr[:0]]
-        for query, key in self._pieces():
+        for query, key in self.pieces():
             parts.append(sweep.ends_of((query * (self.num_keys + 1) + key)[rule(query, key)]))
         ends = torch.cat(parts)
         joint = torch.zeros(ends.numel() + 1, dtype=torch.bool, device=ends.device)
@@ -200,7 +198,7 @@ class KeyRuns:
         ends = ends[~(joint[1:] | joint[:-1])]
         return KeyRuns(*sweep.from_ends(ends, self.num_queries, self.num_keys), self.num_keys)
 
-    def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All pairs in order, a bounded number at a time, however long a run is."""
         row, length = expand_rows(self.ptr, self.start.numel()), self.stop - self.start
         after = length.cumsum(0)

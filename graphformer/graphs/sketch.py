@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
+from graphformer.graphs.bins import count_bins, edges_of_bins, pairs_of
 
 if TYPE_CHECKING:
     from graphformer.graphs.attention_graph import AttentionGraph
@@ -27,21 +27,15 @@ def sketch(graph: AttentionGraph) -> str:
             ████
             ████
     """
-    key, query = graph.edge_index.cpu()
-    rows, columns = (min(count, _MOST_CELLS) for count in (graph.num_queries, graph.num_keys))
+    edges = [edges_of_bins(count, _MOST_CELLS) for count in (graph.num_queries, graph.num_keys)]
+    rows, columns = (edge.numel() - 1 for edge in edges)
     if graph.relation is not None and graph.num_relations < 100 and (rows, columns) == graph.size[::-1]:
         cells = [["  "] * columns for _ in range(rows)]
-        pairs = zip(query.tolist(), key.tolist(), graph.relation.tolist(), strict=True)
-        for i, j, relation in reversed(list(pairs)):
+        pairs = zip(*graph.edge_index.tolist(), graph.relation.tolist(), strict=True)
+        for j, i, relation in reversed(list(pairs)):
             cells[i][j] = f"{relation:>2}"
         return "\n".join("".join(line) for line in cells)
-    row, column = query * rows // max(graph.num_queries, 1), key * columns // max(graph.num_keys, 1)
-    pairs_in = torch.bincount(row * columns + column, minlength=rows * columns).view(rows, columns)
-    places = _sizes(graph.num_queries, rows)[:, None] * _sizes(graph.num_keys, columns)
+    places = edges[0].diff()[:, None] * edges[1].diff()
+    pairs_in = count_bins(pairs_of(graph), *edges)
     shade = (pairs_in * 4 / places.clamp(min=1)).ceil().long().clamp(max=4)
     return "\n".join("".join(_SHADES[s] * 2 for s in line) for line in shade.tolist())
-
-
-def _sizes(count: int, bins: int) -> torch.Tensor:
-    """How many of ``count`` places each bin holds."""
-    return torch.bincount(torch.arange(count) * bins // max(count, 1), minlength=bins)

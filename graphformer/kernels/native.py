@@ -42,7 +42,7 @@ class _Problem(ctypes.Structure):
                 *("query_ptr", "key_ptr", "key_index", "query_index", "edge_id", "key_edge_id", "relation"),
                 *("query_tile_ptr", "key_tile_ptr", "query_tiles", "key_tiles"),
                 *("query_run_ptr", "query_run_start", "query_run_stop"),
-                *("key_run_ptr", "key_run_start", "key_run_stop"),
+                *("key_run_ptr", "key_run_start", "key_run_stop", "query_run_shift"),
                 *("query", "key", "value", "grad_out"),
                 *("weight", "bias", "relation_bias", "relation_key", "relation_value"),
                 *("edge_attr", "edge_query", "edge_key", "edge_grad"),
@@ -141,6 +141,7 @@ def backward(
     names = ("weight", "relation_bias", "relation_key", "relation_value", "edge_key")
     tables = [getattr(tensors, name) for name in names if getattr(needs, name)]
     call = _Call(tensors, rows, options, _most_chunks(sum(table.numel() for table in tables if table is not None)))
+    call.find_ids(rows)
     call.set("statistic", statistic)
     call.set("grad_out", grad_out.to(tensors.query.dtype))
     if out.dtype == call.dtype and options.normalizer == "softmax":
@@ -276,6 +277,14 @@ class _Call:
             tensor = getattr(rows, {"query_ptr": "ptr"}.get(name, name))
             if tensor is not None:
                 self.set(name, tensor)
+
+    def find_ids(self, rows: Rows) -> None:
+        """What lets a pass over runs by key tell the ids of its pairs, where it needs them."""
+        problem, (start, stop) = self.problem, (rows.query_run_start, rows.query_run_stop)
+        if rows.key_run_ptr is None or start is None or stop is None:
+            return
+        if problem.bias or problem.relation or problem.edge_attr or problem.has_dropout:
+            self.set("query_run_shift", (stop - start).cumsum(0).sub_(stop))
 
     def set(self, name: str, tensor: Tensor) -> None:
         tensor = tensor.contiguous()

@@ -221,7 +221,12 @@ def test_the_package_runs_as_a_module():
     assert done.stdout == f"{graphformer.__version__}\n"
 
 
+def test_show_counts_what_runs_hold(capsys):
+    assert main(["show", "Window(64) | Global(4)", "--nodes", "200000", "--out", "p.png"]) == 0
+    assert "held as 399931 runs of keys" in capsys.readouterr().out
+
+
 def test_show_refuses_what_would_fill_the_memory(capsys):
-    assert main(["show", "Full()", "--nodes", "300000"]) == 2
+    assert main(["show", "Full() + Window(0)", "--nodes", "300000"]) == 2
     error = capsys.readouterr().err
-    assert "show: --nodes must give at most 20,000,000 pairs; got 90,000,000,000. A picture of fewer" in error
+    assert "show: --nodes must give at most 20,000,000 pairs to list; got 90,000,300,000. A picture of fewer" in error

@@ -12,6 +12,7 @@ from torch.nn.attention.flex_attention import create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from graphformer import AttentionGraph
+from graphformer.graphs.side import Side
 from graphformer.patterns import Blocks, Causal, Full, Global, Window
 from graphformer.testing import DEGENERATE_GRAPHS, random_graph
 
@@ -184,6 +185,17 @@ def test_large_masks_take_no_square_memory() -> None:
     mask = Window(2).on(200_000).to_block_mask()  # N^2 bits would be five gigabytes
     assert int(mask.kv_num_blocks.sum()) == 3 * 1563 - 2
     assert not mask.full_kv_num_blocks.any()
+
+
+def test_block_masks_of_runs_list_no_pairs_of_full_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Side) -> None:
+        raise AssertionError("pairs were enumerated")
+
+    monkeypatch.setattr(Side, "layout", property(refuse))
+    mask = Full().on(100_000).to_block_mask(1000)  # ten billion pairs
+    assert mask.full_kv_num_blocks.flatten().tolist() == [100] * 100
+    mask = Causal().on(20_000).to_block_mask(1000)
+    assert mask.kv_num_blocks.flatten().tolist() == [1] * 20
 
 
 def test_block_masks_refuse_what_they_cannot_hold() -> None:

@@ -27,6 +27,7 @@ from graphformer.patterns import (
     Pattern,
     Random,
     ShiftedWindows,
+    Strided,
     Tree,
     VirtualNode,
     Window,
@@ -137,6 +138,9 @@ def check_that_no_pairs_are_listed(pattern: Pattern, nodes: object, monkeypatch:
         (Window(2, border="wrap"), Grid(16, 64, 64)),
         (Hops(12), _PATH),
         (Tree(up=20, down=0), _PATH),
+        (~Random(40), 12_000),
+        (~Strided(64), 8192),
+        (Full() - Axial(), Grid(128, 64)),
     ],
     ids=repr,
 )

@@ -12,7 +12,8 @@ from pattern_cases import cases, edge_matrix, patterns, size
 from torch_geometric.data import Data
 
 from graphformer import AttentionGraph
-from graphformer.graphs import draw as pictures
+from graphformer.graphs.bins import count_bins
+from graphformer.graphs.draw import _rgb
 from graphformer.graphs.sketch import sketch
 from graphformer.patterns import Between, Blocks, Causal, Edges, Full, Global, Grid, RunTerm, Window
 
@@ -103,7 +104,7 @@ def test_densities_mix_the_colours_of_relations():
     figure = (Global(50).as_relation(1) | Window(1).as_relation(0)).draw(300)
     shown = image(figure).get_array()
     assert shown.shape == (256, 256, 3)
-    blue, orange = pictures._rgb(["#0072b2", "#e69f00"])
+    blue, orange = _rgb(["#0072b2", "#e69f00"])
     np.testing.assert_allclose(shown[0, 0], orange)
     np.testing.assert_allclose(shown[250, 100], [1, 1, 1])
     thin = 1 - shown[200, 200]  # blue, mixed with white
@@ -151,7 +152,19 @@ def test_sketches_show_pairs_relations_and_shares():
 
 
 def test_a_million_nodes_are_not_enumerated():
+    graph = Full().on(1_000_000)
     assert float(image(Full().draw(1_000_000)).get_array().min()) == 1.0
+    assert float(image(graph.draw()).get_array().min()) == 1.0
+    assert set(sketch(graph)) == {"█", "\n"}
+
+
+def test_relations_of_runs_are_mixed_as_those_of_pairs():
+    pattern = (Window(5).as_relation(1) | Full().as_relation(0)) & Causal()
+    listed = pattern.on(300)
+    runs = AttentionGraph(Causal().on(300).query_side.runs, 300, relation=listed.relation, num_relations=2)
+    shown = [image(graph.draw()).get_array() for graph in (listed, runs)]
+    assert np.allclose(*shown)
+    assert shown[0].min() < 0.5
 
 
 @settings(deadline=None, max_examples=40)
@@ -163,7 +176,7 @@ def test_densities_count_the_pairs(data):
     if min(size(nodes)) == 0:
         return
     pairs = [term.runs if isinstance(term, RunTerm) else term.pairs() for term in pattern.lower(nodes)]
-    counted = sum(pictures._count_bins(part, *edges) for part in pairs)
+    counted = sum(count_bins(part, *edges) for part in pairs)
     copies = edge_matrix(pattern, nodes)
     rows = [copies[start:stop] for start, stop in zip(edges[0], edges[0][1:], strict=False)]
     cells = [[int(row[:, a:b].sum()) for a, b in zip(edges[1], edges[1][1:], strict=False)] for row in rows]

@@ -226,6 +226,13 @@ class Call {
         if (case_.in_runs) {
             set_runs(by_query, p.query_run_ptr, p.query_run_start, p.query_run_stop);
             set_runs(by_key, p.key_run_ptr, p.key_run_start, p.key_run_stop);
+            std::vector<int64_t> shift;
+            int64_t before = 0;
+            for (int64_t run = 0; run < p.query_run_ptr[p.num_queries]; run++) {
+                shift.push_back(before - p.query_run_start[run]);
+                before += p.query_run_stop[run] - p.query_run_start[run];
+            }
+            p.query_run_shift = static_cast<int64_t *>(keep<int64_t>(shift));
         } else {
             p.key_index = integers(by_query.other), p.query_index = integers(by_key.other);
             p.edge_id = integers(by_query.id), p.key_edge_id = integers(by_key.id);

@@ -26,6 +26,7 @@ struct Problem {
     // or, instead of the indices: rows as runs [start, stop) of the other end, the ids the positions by query
     const int64_t *query_run_ptr, *query_run_start, *query_run_stop;
     const int64_t *key_run_ptr, *key_run_start, *key_run_stop;
+    const int64_t *query_run_shift;  // what ids exceed keys by in each run by query; only where runs by key need ids
 
     const void *query, *key, *value, *grad_out;  // [N, H, D], [M, H, D], [M, H, V], [N, H, V] in the input type
     // real, by edge id where they are by edge

@@ -44,9 +44,8 @@ inline RowsOf by_key(const Problem &p) {
 
 // The id of a pair that the runs by query hold: its position there.
 inline int64_t edge_of_runs(const Problem &p, int64_t query, int64_t key) {
-    int64_t id = p.query_ptr[query], run = p.query_run_ptr[query];
-    for (; key >= p.query_run_stop[run]; run++) id += p.query_run_stop[run] - p.query_run_start[run];
-    return id + key - p.query_run_start[run];
+    const int64_t *stop = p.query_run_stop;
+    return key + p.query_run_shift[std::upper_bound(stop + p.query_run_ptr[query], stop + p.query_run_ptr[query + 1], key) - stop];
 }
 
 // The positions begin .. end: part `part` of `parts` of a row, or several rows that fit into one block.
