@@ -58,10 +58,9 @@ class ForceField(torch.nn.Module):
         """Energies `[B]` and forces `[N, 3]`."""
         pos = data.pos.detach().requires_grad_()
         graph = Within(CUTOFF).on(data)
-        key, query = graph.edge_index
-        distance = (pos[key] - pos[query]).square().sum(1).clamp(min=1e-12).sqrt()  # an atom attends to itself, too
-        features, fade = self.basis(distance), self.basis.log_envelope(distance)
-        x = self.embed(data.z)
+        offset = pos[graph.edge_index].diff(dim=0).squeeze(0)
+        distance = offset.square().sum(1).clamp(min=1e-12).sqrt()  # an atom attends to itself, too
+        x, features, fade = self.embed(data.z), self.basis(distance), self.basis.log_envelope(distance)
         for block in self.blocks:
             x = block(x, graph, features, edge_bias=fade)
         energy = global_add_pool(self.readout(x), data.batch).squeeze(1)
@@ -100,8 +99,9 @@ def main(argv: list[str] | None = None) -> None:
     train = [sample for smiles in MOLECULES for sample in conformers(smiles, config.conformers)]
     test = Batch.from_data_list([sample for smiles in MOLECULES for sample in conformers(smiles, 30)])
     model = ForceField()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(config.steps):
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in range(config.steps):
+        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / config.steps)
         batch = Batch.from_data_list([train[i] for i in torch.randint(len(train), (24,))])
         energy, force = model(batch, create_graph=True)
         loss = mse_loss(force, batch.force) + 0.1 * mse_loss(energy, batch.energy)
