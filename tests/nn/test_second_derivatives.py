@@ -37,6 +37,19 @@ def _chunking(request, monkeypatch):
         monkeypatch.setattr(formula, "_part_edges", lambda tensors: 7)
 
 
+@pytest.fixture
+def second_passes(monkeypatch):
+    """Grows with every second derivative of the kernel."""
+    passes, moved = [], tangent.moved
+
+    def spy(*arguments):
+        passes.append(arguments)
+        return moved(*arguments)
+
+    monkeypatch.setattr(tangent, "moved", spy)
+    return passes
+
+
 def atoms():
     """Two molecules with a lone atom between them; no two atoms are at the cutoff."""
     pos = torch.tensor([[0.1, -0.2, 0.1], [1, 0.1, 0], [0.2, 0.9, 0.3], [1.1, 1.2, 0.1], [9, 9, 9], [9, 9.8, 9.3]])
@@ -266,16 +279,15 @@ def test_drop_in_layers_between_two_sets(name):
 
 BY_SETS = {
     "GPSConv": lambda home: home.GPSConv(4, pyg.GATv2Conv(4, 4, edge_dim=3), heads=2, norm=None, act="gelu"),
-    "GPSConv, performer": lambda home: home.GPSConv(4, None, heads=2, attn_type="performer", norm="layer_norm"),
     "SetTransformerAggregation": lambda home: home.SetTransformerAggregation(4, heads=2, layer_norm=True),
     "AttentionalAggregation": lambda home: home.AttentionalAggregation(torch.nn.Linear(4, 1), torch.nn.Linear(4, 3)),
 }
 
 
 @pytest.mark.parametrize("name", BY_SETS)
-def test_layers_over_whole_sets_have_pygs(name, monkeypatch):
-    for home in (attentional, set_transformer):  # which leave small batches to PyG
-        monkeypatch.setattr(home, "_is_for_the_kernel", lambda *_: True)
+def test_layers_over_whole_sets_have_pygs(name, second_passes, monkeypatch):
+    monkeypatch.setattr(attentional, "_LEAST_BYTES", 0)  # smaller inputs would be left to PyG
+    monkeypatch.setattr(set_transformer, "_BATCH", 0)
     theirs, mine = BY_SETS[name](pyg), BY_SETS[name](nn)
     mine.load_state_dict(theirs.state_dict())
     batch = atoms()
@@ -290,8 +302,11 @@ def test_layers_over_whole_sets_have_pygs(name, monkeypatch):
         return layer(x, edge_index, batch.batch, **more)
 
     with sdpa_kernel(SDPBackend.MATH):  # torch's others have no second derivatives
-        for ours, other in zip(forces_through(mine, batch, call), forces_through(theirs, batch, call), strict=True):
+        expected = forces_through(theirs, batch, call)
+        assert not second_passes
+        for ours, other in zip(forces_through(mine, batch, call), expected, strict=True):
             assert_close(ours, other)
+    assert second_passes
 
 
 def test_multihead_attention_has_torchs():
