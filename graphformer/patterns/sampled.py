@@ -13,7 +13,7 @@ from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern, check_seed, check_whole
 from graphformer.patterns.terms import RunTerm, Term
 
-_CHUNK = 2**20  # keys drawn at a time
+_CHUNK = 2**14  # keys drawn at a time: what a draw computes on the way stays in the cache
 
 
 @dataclass(frozen=True, repr=False)

@@ -297,7 +297,7 @@ def test_a_kept_graph_is_made_anew_when_what_it_was_made_from_changes():
     edge_index, pos = data.edge_index.clone(), torch.randn(7, 2)
 
     def lay(pattern=None):
-        return graph_of(pattern or Edges(), 7, edge_index, data.batch, {"pos": pos})
+        return graph_of(Edges() if pattern is None else pattern, 7, edge_index, data.batch, {"pos": pos})
 
     first = lay()
     assert lay() is first
