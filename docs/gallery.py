@@ -96,8 +96,9 @@ class Entry:
         """The picture; of a grid with what its middle query sees there."""
         figure = self.pattern.draw(self.node_set)
         if isinstance(self._key_nodes, Grid) and len(figure.axes) == 1:  # a scale of relations takes the room
-            view = figure.axes[0].inset_axes((1.06, 0.2, 0.4, 0.6))
+            view = figure.axes[0].inset_axes((1.05, 0.2, 0.36, 0.6))
             _draw_view(self.pattern.on(self.node_set), self.node_set, view)
+            figure.draw_without_rendering()  # the layout settles the second time
         return figure
 
     @property
