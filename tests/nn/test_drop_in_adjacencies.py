@@ -397,7 +397,7 @@ def test_inference_mode(made):
 
 def test_threads():
     """Many threads, on shared tensors and on their own; none throws out what another keeps."""
-    layer, x, errors = ours.GATv2Conv(C, D), torch.randn(N, C), []
+    layer, x, errors = ours.TransformerConv(C, D), torch.randn(N, C), []
     shared = [some_edges() for _ in range(5)]
     expected = [layer(x, edge_index.clone()) for edge_index in shared]
     count, each = 6, cache._MOST - len(shared)
