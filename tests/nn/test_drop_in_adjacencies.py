@@ -396,21 +396,28 @@ def test_inference_mode(made):
 
 
 def test_threads():
-    """Many threads, on tensors of their own and on shared ones that come and go."""
-    layer, x, errors = ours.GATv2Conv(C, D), torch.randn(N, C), []
+    """Many threads, on shared tensors and on their own; none throws out what another keeps."""
+    layer, x, errors = ours.TransformerConv(C, D), torch.randn(N, C), []
     shared = [some_edges() for _ in range(5)]
     expected = [layer(x, edge_index.clone()) for edge_index in shared]
+    count, each = 6, cache._MOST - len(shared)
+    meet = threading.Barrier(count, timeout=60)
 
     def work(number):
         try:
             draw = torch.Generator().manual_seed(number)
-            for step in range(60):
+            own = [torch.randint(N, (2, E), generator=draw) for _ in range(each)]
+            meet.wait()
+            for step, edge_index in enumerate(own):
                 assert torch.allclose(layer(x, shared[step % 5]), expected[step % 5])
-                layer(x, torch.randint(N, (2, E), generator=draw))
+                layer(x, edge_index)
+            meet.wait()
+            assert all(edge_index in cache._KEPT.entries for edge_index in own)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the test shall tell it
             errors.append(error)
+            meet.abort()
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:

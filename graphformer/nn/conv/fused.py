@@ -70,7 +70,7 @@ class FusedConv(MessagePassing):
             reasons.append("decomposed_layers splits the channels")
         if self.dropout >= 1:
             reasons.append("dropout leaves no weight")
-        own = [name for name in _STEPS if self._called(name) is not getattr(self.original, name)]
+        own = [name for name in _STEPS if _place(getattr(self, name)) != _place(getattr(self.original, name))]
         own += [name for name in _DRIVERS if not self._is_written_by_pyg(name)]
         reasons += [f"{type(self).__name__} has a {name} of its own" for name in own]
         if linear is not None and (type(linear) is not Linear or linear.bias is not None):
@@ -81,13 +81,8 @@ class FusedConv(MessagePassing):
             reasons.append("aggr_module has hooks")
         return reasons
 
-    def _called(self, name: str) -> Any:
-        """The function behind a method, be it the class's or the instance's own."""
-        method = getattr(self, name)
-        return getattr(method, "__func__", method)
-
     def _is_written_by_pyg(self, name: str) -> bool:
-        module = self._called(name).__module__
+        module = getattr(self, name).__module__
         for kind in type(self).__mro__:
             if module == f"{kind.__module__}_{kind.__name__}_{name}":
                 return True
@@ -200,6 +195,11 @@ class FusedConv(MessagePassing):
             where = type(self).__name__
             refuse(where, "edge_attr", f"have shape [E, {width}]", list(attr.shape), "Its width is edge_dim.")
         return self.lin_edge.weight.t().unflatten(1, (self.heads, self.out_channels))
+
+
+def _place(function: Any) -> tuple[str, str]:
+    """Where a function is written; to torch.compile, a class's function and that behind its method are never one."""
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
 
 
 def _has_hooks(module: Any) -> bool:
