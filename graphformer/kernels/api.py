@@ -119,19 +119,24 @@ def attend(
         rows = Rows(*graph.by_query, graph.relation)
     else:
         has_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-        rows = rows_of(graph, by_key=has_grad)
+        rows = rows_of(graph, by_key=has_grad, with_tiles=not _sums_by_pair(tensors, options))
     return call(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
     )
 
 
-def rows_of(graph: AttentionGraph, by_key: bool) -> Rows:
+def _sums_by_pair(tensors: Tensors, options: Options) -> bool:
+    """Whether edge features enter an additive score, pair by pair: tiles gain nothing then, and take longer than rows."""
+    return options.score != "dot" and tensors.edge_key is not None
+
+
+def rows_of(graph: AttentionGraph, by_key: bool, with_tiles: bool = True) -> Rows:
     """What a graph hands to a kernel: its rows and tiles by query and, for gradients, by key."""
     query, key = graph.query_side, graph.key_side if by_key else None
     ptr, key_index, edge_id = _listed(query)
     key_ptr, query_index, key_edge_id = _listed(key)
-    query_tile_ptr, query_tiles = query.tiles or (None, None)
-    key_tile_ptr, key_tiles = (key and key.tiles) or (None, None)
+    query_tile_ptr, query_tiles = (with_tiles and query.tiles) or (None, None)
+    key_tile_ptr, key_tiles = (with_tiles and key and key.tiles) or (None, None)
     assert ptr is not None
     return Rows(
         *(ptr, key_index, edge_id, graph.relation, key_ptr, query_index, key_edge_id),
@@ -239,7 +244,10 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         verdict = f"cannot: {'; '.join(reasons)}" if reasons else "runs"
         line = f"{name}: {verdict}" + (' (chosen by "auto")' if name == chosen else "")
         if name == "native" and not reasons:
-            line += f"; {serve(graph.tiles_by_query, graph.query_side.ptr).tell(graph.device)}"
+            if _sums_by_pair(tensors, options):
+                line += "; rows serve all queries, as edge features enter the score pair by pair"
+            else:
+                line += f"; {serve(graph.tiles_by_query, graph.query_side.ptr).tell(graph.device)}"
         lines.append(line)
     return "\n".join(lines)
 
