@@ -126,7 +126,7 @@ def attend(
 
 
 def _sums_by_pair(tensors: Tensors, options: Options) -> bool:
-    """Whether edge features enter an additive score, pair by pair: tiles gain nothing then, and take longer than rows."""
+    """Whether edge features enter an additive score, pair by pair: tiles gain nothing then, and take longer."""
     return options.score != "dot" and tensors.edge_key is not None
 
 
