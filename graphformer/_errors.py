@@ -17,6 +17,10 @@ class UnsupportedError(InputError, NotImplementedError):
     """Arguments that are right one by one, and that no path here takes together."""
 
 
+class OutOfMemoryError(GraphformerError, MemoryError):
+    """The compiled library ran out of memory."""
+
+
 class BackendError(GraphformerError, RuntimeError):
     """The named backend cannot run this case."""
 

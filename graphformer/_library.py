@@ -10,18 +10,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from graphformer._checks import refuse
+from graphformer._errors import OutOfMemoryError
+
+_OUT_OF_MEMORY = -2  # kOutOfMemory of graphs/csrc/failure.h
+
 # Functions and the types of what they return; a library that lacks one is of another version.
 _RETURNS = {
     "gf_instruction_set": ctypes.c_char_p,
     "gf_problem_size": ctypes.c_int64,
     "gf_make_layout": ctypes.c_int32,
-    "gf_transpose_layout": None,
+    "gf_transpose_layout": ctypes.c_int32,
     "gf_count_tiles": ctypes.c_int64,
     "gf_fill_tiles": None,
     "gf_join_runs": ctypes.c_int64,
     "gf_combine_runs": ctypes.c_int64,
     "gf_count_pairs": None,
     "gf_list_keys": None,
+    "gf_forward": ctypes.c_int32,
+    "gf_backward": ctypes.c_int32,
 }
 
 
@@ -42,6 +49,19 @@ def _load() -> ctypes.CDLL | None:
 
 # None where it was not built.
 LIBRARY = _load()
+
+
+def call(function: str, where: str, task: str, *arguments: Any) -> int:
+    """What a function of the library returns.
+
+    Raises:
+        OutOfMemoryError: It ran out of memory over its task; nothing of what it wrote is of use then.
+    """
+    found = getattr(LIBRARY, function)(*arguments)
+    if found == _OUT_OF_MEMORY:
+        remedy = "Take fewer nodes or pairs at a time, or free memory."
+        refuse(where, "memory", f"suffice to {task}", "too little", remedy, OutOfMemoryError)
+    return found
 
 
 def instruction_set() -> str | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphformer._errors import IdError
-from graphformer._library import LIBRARY, address
+from graphformer._library import LIBRARY, address, call
 
 _INT32_MAX = 2**31 - 1
 
@@ -175,7 +175,11 @@ def _native(tensor: Tensor) -> bool:
 
 def _call(function: str, given: tuple[Any, ...], sizes: tuple[int, ...], out: tuple[Tensor, Tensor, Tensor]) -> int:
     wide = (ctypes.c_int32(tensor.dtype == torch.int64) for tensor in out[1:])
-    return getattr(LIBRARY, function)(
+    num_edges, num_rows, num_others = sizes
+    return call(
+        function,
+        "AttentionGraph",
+        f"sort {num_edges:,} pairs of {num_rows:,} and {num_others:,} nodes",
         *(value if isinstance(value, ctypes.c_int32) else address(value) for value in given),
         *map(ctypes.c_int64, sizes),
         *wide,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphformer._library import LIBRARY, address
+from graphformer._library import LIBRARY, address, call
 from graphformer.graphs.layout import expand_rows, make_layout, offsets
 
 Runs = tuple[Tensor, Tensor, Tensor]
@@ -113,11 +114,12 @@ def _in_two_calls(function: str, given: tuple[Tensor | None, ...], flags: tuple[
     given = tuple(None if tensor is None else tensor.contiguous() for tensor in given)
     num_rows = given[0].numel() - 1  # type: ignore[union-attr]
     threads = ctypes.c_int32(torch.get_num_threads())
-    call = getattr(LIBRARY, function)
+    task = f"order {sum(held.numel() for held in given if held is not None):,} ends of runs in {num_rows:,} rows"
+    sweep = partial(call, function, "KeyRuns", task)
     head = (ctypes.c_int64(num_rows), *map(address, given), *flags, threads)
     ptr = given[0].new_empty(num_rows + 1)  # type: ignore[union-attr]
-    start, stop = (ptr.new_empty(call(*head, address(ptr), None, None)) for _ in range(2))
-    call(*head, *map(address, (ptr, start, stop)))
+    start, stop = (ptr.new_empty(sweep(*head, address(ptr), None, None)) for _ in range(2))
+    sweep(*head, *map(address, (ptr, start, stop)))
     return ptr, start, stop
 
 

@@ -303,5 +303,6 @@ class _Call:
         return tensor
 
     def run(self, function: str) -> None:
-        assert LIBRARY is not None
-        getattr(LIBRARY, function)(ctypes.byref(self.problem))
+        p = self.problem
+        task = f"hold what goes with {p.num_queries:,} queries, {p.num_keys:,} keys and {p.num_edges:,} edges"
+        _library.call(function, "attend", task, ctypes.byref(p))

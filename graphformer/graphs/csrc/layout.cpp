@@ -9,6 +9,8 @@
 #include <memory>
 #include <vector>
 
+#include "failure.h"
+
 namespace {
 
 constexpr int64_t kBucketEdges = 8192, kMostBuckets = 1024, kMostDigitBits = 11;
@@ -95,17 +97,20 @@ class Sorter {
         ptr_[0] = 0;
         edges_ = std::make_unique_for_overwrite<E[]>(num_edges_);
         const std::vector<int64_t> start = deal(input);
+        Failure failure;
 #pragma omp parallel num_threads(threads_)
         {
             std::vector<E> spare;
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t b = 0; b < num_buckets_; ++b) {
-                E *first = edges_.get() + start[b];
-                const int64_t count = start[b + 1] - start[b];
-                if (other_bits > 0) first = by_other(first, count, other_bits, spare);
-                by_row(first, count, b << shift_, std::min((b + 1) << shift_, num_rows_), start[b]);
-            }
+            for (int64_t b = 0; b < num_buckets_; ++b)
+                failure.guard([&] {
+                    E *first = edges_.get() + start[b];
+                    const int64_t count = start[b + 1] - start[b];
+                    if (other_bits > 0) first = by_other(first, count, other_bits, spare);
+                    by_row(first, count, b << shift_, std::min((b + 1) << shift_, num_rows_), start[b]);
+                });
         }
+        failure.raise();
     }
 
   private:
@@ -215,16 +220,18 @@ int32_t make(const Sizes &n, const void *row, const void *other, int64_t *ptr, v
 }
 
 template <class Index, class Id>
-void transpose(const Sizes &n, const int64_t *ptr, const void *index, const void *edge_id, int64_t *key_ptr,
+int32_t transpose(const Sizes &n, const int64_t *ptr, const void *index, const void *edge_id, int64_t *key_ptr,
                void *key_index, void *key_edge_id) {
     const Transposed<Index, Id> layout{ptr, static_cast<const Index *>(index), static_cast<const Id *>(edge_id),
                                        n.num_rows};
     Sorter<Index, Id>(n.num_edges, n.num_others, n.threads, key_ptr, key_index, key_edge_id).sort(layout, 0);
+    return 0;
 }
 
 }  // namespace
 
-// The flags say which arrays are int64 rather than int32: the ends as given, the ends as written, the ids.
+// The flags say which arrays are int64 rather than int32: the ends as given, the ends as written, the ids. Both return
+// kOutOfMemory where there is none left.
 extern "C" {
 // Edges sorted by (row, other, id) into ptr [num_rows + 1], index [E], edge_id [E]. Returns -1 where an id is out of
 // range (nothing is written then), 1 where the edges were in order (then edge_id, the positions, is not written), else 0.
@@ -232,7 +239,9 @@ int32_t gf_make_layout(const void *row, const void *other, int32_t wide_given, i
                        int64_t num_others, int32_t wide_index, int32_t wide_id, int32_t threads, int64_t *ptr,
                        void *index, void *edge_id) {
     const Sizes sizes{num_edges, num_rows, num_others, threads};
-    const auto run = [&](auto maker) { return maker(sizes, row, other, ptr, index, edge_id); };
+    const auto run = [&](auto maker) {
+        return or_out_of_memory<int32_t>([&] { return maker(sizes, row, other, ptr, index, edge_id); });
+    };
     if (wide_given) {
         if (wide_index)
             return wide_id ? run(make<int64_t, int64_t, int64_t>) : run(make<int64_t, int32_t, int64_t>);
@@ -242,15 +251,15 @@ int32_t gf_make_layout(const void *row, const void *other, int32_t wide_given, i
     return wide_id ? run(make<int32_t, int64_t, int32_t>) : run(make<int32_t, int32_t, int32_t>);
 }
 
-// The layout by the other end of a layout: ptr_out [num_others + 1], index_out [E], edge_id_out [E].
-void gf_transpose_layout(const int64_t *ptr, const void *index, const void *edge_id, int64_t num_edges, int64_t num_rows,
-                         int64_t num_others, int32_t wide_index, int32_t wide_id, int32_t threads, int64_t *ptr_out,
-                         void *index_out, void *edge_id_out) {
+// The layout by the other end of a layout: ptr_out [num_others + 1], index_out [E], edge_id_out [E]. Returns 0.
+int32_t gf_transpose_layout(const int64_t *ptr, const void *index, const void *edge_id, int64_t num_edges,
+                            int64_t num_rows, int64_t num_others, int32_t wide_index, int32_t wide_id, int32_t threads,
+                            int64_t *ptr_out, void *index_out, void *edge_id_out) {
     const Sizes sizes{num_edges, num_rows, num_others, threads};
-    const auto run = [&](auto maker) { maker(sizes, ptr, index, edge_id, ptr_out, index_out, edge_id_out); };
-    if (wide_index)
-        wide_id ? run(transpose<int64_t, int64_t>) : run(transpose<int64_t, int32_t>);
-    else
-        wide_id ? run(transpose<int32_t, int64_t>) : run(transpose<int32_t, int32_t>);
+    const auto run = [&](auto maker) {
+        return or_out_of_memory<int32_t>([&] { return maker(sizes, ptr, index, edge_id, ptr_out, index_out, edge_id_out); });
+    };
+    if (wide_index) return wide_id ? run(transpose<int64_t, int64_t>) : run(transpose<int64_t, int32_t>);
+    return wide_id ? run(transpose<int32_t, int64_t>) : run(transpose<int32_t, int32_t>);
 }
 }

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "failure.h"
+
 namespace {
 
 constexpr int64_t kChunkRows = 256;
@@ -141,24 +143,28 @@ void add_up(int64_t num_rows, int64_t *ptr) {
     for (int64_t r = 0; r < num_rows; ++r) ptr[r + 1] += ptr[r];
 }
 
-// Without `start`, counts each row's runs into offsets and returns their sum; with it, writes them.
+// Without `start`, counts each row's runs into offsets and returns their sum; with it, writes them. kOutOfMemory where
+// there is none left.
 template <class Row>
 int64_t sweep(int64_t num_rows, int32_t threads, int64_t *ptr, int64_t *start, int64_t *stop, const Row &row) {
+    Failure failure;
 #pragma omp parallel num_threads(used(num_rows, threads))
     {
         Row mine = row;
 #pragma omp for schedule(dynamic, kChunkRows)
-        for (int64_t r = 0; r < num_rows; ++r) {
-            if (start == nullptr) {
-                Count count;
-                mine(r, count);
-                ptr[r + 1] = count.runs;
-            } else {
-                Write write{start + ptr[r], stop + ptr[r]};
-                mine(r, write);
-            }
-        }
+        for (int64_t r = 0; r < num_rows; ++r)
+            failure.guard([&] {
+                if (start == nullptr) {
+                    Count count;
+                    mine(r, count);
+                    ptr[r + 1] = count.runs;
+                } else {
+                    Write write{start + ptr[r], stop + ptr[r]};
+                    mine(r, write);
+                }
+            });
     }
+    if (failure.failed()) return kOutOfMemory;
     if (start == nullptr) add_up(num_rows, ptr);
     return ptr[num_rows];
 }
@@ -179,7 +185,7 @@ void list(int64_t num_rows, const int64_t *ptr, const int64_t *start, const int6
 extern "C" {
 // The canonical runs of rows whose runs lie in any order, may be empty, touch or overlap. No stop: each is one key. No
 // count: each comes once. `wide` says that `start` is int64 rather than int32. Called without start_out it writes
-// ptr_out [num_rows + 1], with it start_out and stop_out; returns the number of runs.
+// ptr_out [num_rows + 1], with it start_out and stop_out; returns the number of runs, or kOutOfMemory.
 int64_t gf_join_runs(int64_t num_rows, const int64_t *ptr, const void *start, const int64_t *stop, const int64_t *count,
                      const int64_t *step, int32_t wide, int32_t threads, int64_t *ptr_out, int64_t *start_out,
                      int64_t *stop_out) {

@@ -21,8 +21,8 @@
 
 extern "C" {
 const char *gf_instruction_set();
-void gf_forward(const Problem *);
-void gf_backward(const Problem *);
+int32_t gf_forward(const Problem *);
+int32_t gf_backward(const Problem *);
 int64_t gf_count_tiles(const int64_t *, const void *, const void *, int32_t, int64_t, double, int32_t, int64_t *);
 void gf_fill_tiles(const int64_t *, const void *, const void *, int32_t, int64_t, int32_t, const int64_t *, void *);
 }

@@ -1,4 +1,5 @@
 // The library's face to Python: plain C, no Python and no torch inside.
+#include "../../graphs/csrc/failure.h"
 #include "problem.h"
 
 #define GF_DECLARE(name)                  \
@@ -45,9 +46,17 @@ const Choice &choice() {
 extern "C" {
 int64_t gf_problem_size() { return sizeof(Problem); }
 const char *gf_instruction_set() { return choice().name; }
-void gf_forward(const Problem *problem) { choice().forward(*problem); }
-void gf_backward(const Problem *problem) { choice().backward(*problem); }
+
+// 0, or kOutOfMemory where there is none left.
+int32_t gf_forward(const Problem *problem) {
+    return or_out_of_memory<int32_t>([&] { return choice().forward(*problem), 0; });
+}
+int32_t gf_backward(const Problem *problem) {
+    return or_out_of_memory<int32_t>([&] { return choice().backward(*problem), 0; });
+}
 
 // How many passes over the pairs the backward pass of a problem takes.
-int32_t gf_backward_passes(const Problem *problem) { return choice().passes(*problem); }
+int32_t gf_backward_passes(const Problem *problem) {
+    return or_out_of_memory<int32_t>([&] { return choice().passes(*problem); });
+}
 }

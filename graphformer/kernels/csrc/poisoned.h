@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "../../graphs/csrc/failure.h"
 #include "inputs.h"
 
 namespace GF_NAMESPACE {
@@ -19,11 +20,14 @@ struct Poisoned {
         bool any = rows != nullptr;
         auto found = std::move(rows);
         if (!found) found = std::make_unique<uint8_t[]>(size_t(count));
+        Failure failure;
 #pragma omp parallel num_threads(p.threads) reduction(|| : any)
         {
-            std::vector<T> buffer(length);
+            std::vector<T> buffer;
+            failure.guard([&] { buffer.resize(length); });
 #pragma omp for schedule(static)
             for (int64_t row = 0; row < count; row++) {
+                if (failure.failed()) continue;
                 const T *values = read_row<T>(base, p.input_type, row, int(length), buffer.data());
                 T sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -32,6 +36,7 @@ struct Poisoned {
                 any = any || found[row];
             }
         }
+        failure.raise();
         if (any) rows = std::move(found);
     }
 };

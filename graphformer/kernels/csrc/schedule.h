@@ -3,8 +3,10 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "../../graphs/csrc/failure.h"
 #include "problem.h"
 
 namespace GF_NAMESPACE {
@@ -123,29 +125,33 @@ template <class Loops, class Work>
 void for_ranges(const Problem &p, const RowsOf &all, Work work) {
     const int64_t *ptr = all.ptr;
     const int64_t num_rows = all.count;
+    Failure failure;
 #pragma omp parallel num_threads(p.threads)
     {
-        Loops loops(p);
+        std::optional<Loops> loops;
+        failure.guard([&] { loops.emplace(p); });
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t c = 0; c < p.num_chunks; c++) {
-            const Cut stop = chunk_start(ptr, num_rows, c + 1, p.num_chunks);
-            Cut at = chunk_start(ptr, num_rows, c, p.num_chunks);
-            while (at.row < stop.row || (at.row == stop.row && at.part < stop.part)) {
-                const int64_t begin = ptr[at.row], edges = ptr[at.row + 1] - begin, parts = count_parts(edges);
-                if (all.is_tiled(at.row)) {
-                    at = {at.row + 1, 0};
-                } else if (parts == 1) {
-                    const int64_t rows = rows_of_block(all, at.row, stop.row);
-                    work(loops, Range{at.row, rows, 0, 1, begin, ptr[at.row + rows]}, c);
-                    at = {at.row + rows, 0};
-                } else {
-                    const int64_t start = begin + edges * at.part / parts, end = begin + edges * (at.part + 1) / parts;
-                    work(loops, Range{at.row, 1, at.part, parts, start, end}, c);
-                    at = at.part + 1 < parts ? Cut{at.row, at.part + 1} : Cut{at.row + 1, 0};
+        for (int64_t c = 0; c < p.num_chunks; c++)
+            failure.guard([&] {
+                const Cut stop = chunk_start(ptr, num_rows, c + 1, p.num_chunks);
+                Cut at = chunk_start(ptr, num_rows, c, p.num_chunks);
+                while (at.row < stop.row || (at.row == stop.row && at.part < stop.part)) {
+                    const int64_t begin = ptr[at.row], edges = ptr[at.row + 1] - begin, parts = count_parts(edges);
+                    if (all.is_tiled(at.row)) {
+                        at = {at.row + 1, 0};
+                    } else if (parts == 1) {
+                        const int64_t rows = rows_of_block(all, at.row, stop.row);
+                        work(*loops, Range{at.row, rows, 0, 1, begin, ptr[at.row + rows]}, c);
+                        at = {at.row + rows, 0};
+                    } else {
+                        const int64_t start = begin + edges * at.part / parts, end = begin + edges * (at.part + 1) / parts;
+                        work(*loops, Range{at.row, 1, at.part, parts, start, end}, c);
+                        at = at.part + 1 < parts ? Cut{at.row, at.part + 1} : Cut{at.row + 1, 0};
+                    }
                 }
-            }
-        }
+            });
     }
+    failure.raise();
 }
 
 }  // namespace GF_NAMESPACE

@@ -139,12 +139,14 @@ struct TileOnePass : TileByKey<T> {
 template <class T>
 void find_deltas(const Problem &p) {
     const int H = p.heads, V = p.value_width;
+    Failure failure;
 #pragma omp parallel num_threads(p.threads)
     {
-        std::vector<T> buffer(V);
+        std::vector<T> buffer;
+        failure.guard([&] { buffer.resize(V); });
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < p.num_queries; i++)
-            for (int h = 0; h < H; h++) {
+            for (int h = 0; h < H && !failure.failed(); h++) {
                 const int64_t row = i * H + h;
                 T *pair = static_cast<T *>(p.delta) + 2 * i * H + h;
                 pair[0] = static_cast<const T *>(p.statistic)[row];
@@ -153,6 +155,7 @@ void find_deltas(const Problem &p) {
                                   : T(0);
             }
     }
+    failure.raise();
 }
 
 // dq takes in what chunks have for queries that are another's, chunk by chunk.

@@ -8,26 +8,31 @@ namespace GF_NAMESPACE {
 // Windows that tiles serve, chunk by chunk and head by head. `more` goes to each thread's pass.
 template <class Pass, class Work, class... More>
 void for_tiles(const Problem &p, const Walk &walk, const Poisoned &poisoned, Work work, const More &...more) {
+    Failure failure;
 #pragma omp parallel num_threads(p.threads)
     {
-        Pass pass(p, poisoned, walk.heads_together, more...);
+        std::optional<Pass> own;
+        failure.guard([&] { own.emplace(p, poisoned, walk.heads_together, more...); });
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t unit = 0; unit < walk.units(); unit++) {
-            const int64_t chunk = unit % walk.chunks;
-            const int64_t first = walk.first_window(chunk), last = walk.first_window(chunk + 1);
-            const int first_head = int(unit / walk.chunks), last_head = walk.heads_together ? p.heads : first_head + 1;
-            pass.begin_unit(chunk, first_head, last_head);
-            for (int64_t window = first, packed = window; window < last; window++) {
-                if (window == packed) {
-                    packed = std::min(window + walk.group, last);
-                    pass.pack(window, packed, first_head, last_head);
+        for (int64_t unit = 0; unit < walk.units(); unit++)
+            failure.guard([&] {
+                Pass &pass = *own;
+                const int64_t chunk = unit % walk.chunks;
+                const int64_t first = walk.first_window(chunk), last = walk.first_window(chunk + 1);
+                const int first_head = int(unit / walk.chunks), last_head = walk.heads_together ? p.heads : first_head + 1;
+                pass.begin_unit(chunk, first_head, last_head);
+                for (int64_t window = first, packed = window; window < last; window++) {
+                    if (window == packed) {
+                        packed = std::min(window + walk.group, last);
+                        pass.pack(window, packed, first_head, last_head);
+                    }
+                    if (!walk.rows.is_tiled(window * kWindow)) continue;
+                    for (int h = first_head; h < last_head; h++) work(pass, window, h, chunk);
                 }
-                if (!walk.rows.is_tiled(window * kWindow)) continue;
-                for (int h = first_head; h < last_head; h++) work(pass, window, h, chunk);
-            }
-            pass.end_unit();
-        }
+                pass.end_unit();
+            });
     }
+    failure.raise();
 }
 
 // Of the rows that windows list: the additive score takes the first ones lane by lane, so they may be what they are.
