@@ -123,3 +123,27 @@ def test_whole_blocks_of_removed_pairs(normalizer: str) -> None:
     for name, tensor in results[0].items():
         assert_close(results[1][name], tensor)
     assert bool(results[1]["key"][:70, 0].eq(0).all())
+
+
+# ------------------------------------------------------------------ widths
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("heads", [1, 3, 8, 20])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 7, 8, 16, 21, 40])
+def test_heads_and_edge_features_of_any_width(width: int, heads: int, dtype: torch.dtype) -> None:
+    """Each width has vectors of its own: of columns, of several heads at once, or of what is left of both."""
+    graph = gf.AttentionGraph.from_edge_index(torch.randint(0, 12, (2, 90)), num_nodes=13)
+    inputs = {name: torch.randn(13, heads, width, dtype=dtype) for name in ("query", "key", "value")}
+    inputs["edge_attr"] = torch.randn(90, width, dtype=dtype)
+    inputs["edge_key"], inputs["edge_value"] = torch.randn(2, width, heads, width, dtype=dtype) / width
+    for removed in (False, True):
+        if removed:
+            inputs["bias"] = torch.zeros(90, heads, dtype=dtype).masked_fill(torch.rand(90, heads) < 0.2, -INF)
+        for score in ("dot", "additive"):
+            for dropout in (0.0, 0.3):
+                options = {"score": score, "dropout": dropout, "seed": 5}
+                expected = values_and_gradients(inputs, graph, backend="reference", **options)
+                actual = values_and_gradients(inputs, graph, backend="native", **options)
+                for name in expected:
+                    assert_close(actual[name] / 10, expected[name] / 10, dtype)

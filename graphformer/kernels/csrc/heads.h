@@ -70,6 +70,16 @@ struct Product {
         return a * b;
     }
 };
+// The product with one short row, of `width` numbers, that stands repeated over a vector; the second row is not read.
+template <class T>
+struct WithRepeated {
+    const T *row;
+    int width;
+    template <class V>
+    V operator()(V a, V, int c) const {
+        return a * load<V>(row + (sizeof(V) / sizeof(T) < size_t(width) ? c % width : 0));
+    }
+};
 struct Plus {
     template <class V>
     GF_INLINE V operator()(V a, V b) const {

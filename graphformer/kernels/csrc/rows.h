@@ -71,6 +71,7 @@ struct Rows {
     const int P, S;  // padded heads, and the numbers of one step over them
     const bool removes, has_key_extras, builds;
     Block<T> b;
+    Array<T> by_head;                // [H], of one pair
     Array<T> ones;                   // [H, D], where the additive score has no weight
     const T *const additive_weight;  // [H, D]
     static constexpr T kInfinity = std::numeric_limits<T>::infinity();
@@ -93,6 +94,7 @@ struct Rows {
           has_key_extras(problem.relation_key || problem.edge_key),
           builds(problem.input_type >= kBFloat16 || has_key_extras || problem.relation_value),
           b(P, builds ? size_t(kBlock) * H * D : 0, builds ? size_t(kBlock) * H * V : 0),
+          by_head(problem.heads),
           ones(p.weight ? 0 : H * D),
           additive_weight(p.weight ? real(p.weight) : ones) {
         std::fill(ones.start, ones.start + (p.weight ? 0 : H * D), T(1));
@@ -261,16 +263,37 @@ struct Rows {
         return sum;
     }
 
+    // out[t, h] += of_node[node, h] . attr[edge], for numbers of nodes [N, H, F]
+    void add_features(const T *of_node, T *out) {
+        switch (F) {
+            case 1: return add_features_of<1>(of_node, out);
+            case 2: return add_features_of<2>(of_node, out);
+            case 4: return add_features_of<4>(of_node, out);
+            case 8: return add_features_of<8>(of_node, out);
+        }
+        for (int t = 0; t < b.count; t++)
+            for (int h = 0; h < H; h++)
+                out[t * P + h] += dot(of_node + (b.node[t] * H + h) * F, real(p.edge_attr) + b.edge[t] * F, F);
+    }
+
+    // The same for features that repeat within a vector, so that one takes several heads.
+    template <int W>
+    void add_features_of(const T *of_node, T *out) {
+        T repeated[std::max(W, kLanes<T>)];
+        for (int t = 0; t < b.count; t++) {
+            const T *attr = real(p.edge_attr) + b.edge[t] * W, *row = of_node + b.node[t] * H * W;
+            for (int l = 0; l < std::max(W, kLanes<T>); l++) repeated[l] = attr[l % W];
+            dot_row<W, kLanes<T>>(row, row, 0, H, by_head.start, WithRepeated<T>{repeated, W});
+            for (int h = 0; h < H; h++) out[t * P + h] += by_head[h];
+        }
+    }
+
     void block_scores() {
         T *score = b.score;
         if (p.score == kDot) {
             const T scale = T(p.scale);
             dot_heads(b.query, b.key, b.count, H, D, score, P);
-            if (p.edge_query)
-                for (int t = 0; t < b.count; t++)
-                    for (int h = 0; h < H; h++)
-                        score[t * P + h] +=
-                            dot(real(p.edge_query) + (b.node[t] * H + h) * F, real(p.edge_attr) + b.edge[t] * F, F);
+            if (p.edge_query) add_features(real(p.edge_query), score);
             each_vector([&](int k) {
 #pragma omp simd
                 for (int l = k; l < k + kLanes<T>; l++) score[l] *= scale;
@@ -391,11 +414,7 @@ struct Rows {
     void block_upstream() {
         T *upstream = b.upstream;
         dot_heads(b.grad, b.value, b.count, H, V, upstream, P);
-        if (p.edge_grad)
-            for (int t = 0; t < b.count; t++)
-                for (int h = 0; h < H; h++)
-                    upstream[t * P + h] +=
-                        dot(real(p.edge_grad) + (b.node[t] * H + h) * F, real(p.edge_attr) + b.edge[t] * F, F);
+        if (p.edge_grad) add_features(real(p.edge_grad), upstream);
         if (p.has_dropout) apply_dropout(upstream);
         clear_removed(upstream);
     }
