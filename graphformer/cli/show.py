@@ -9,7 +9,7 @@ from graphformer._checks import require
 from graphformer._errors import InputError
 from graphformer.cli.parser import new_parser, parse
 
-_MOST_PAIRS = 20_000_000  # where they are listed: about a gigabyte
+_MOST_PAIRS = 20_000_000  # where they are listed, or each has a relation: about a gigabyte
 
 
 def run(words: list[str]) -> None:
@@ -37,9 +37,9 @@ def run(words: list[str]) -> None:
     pattern = parse_pattern(values["pattern"])
     terms = pattern.lower(nodes)
     pairs = sum(term.num_pairs for term in terms)
-    fits = pairs <= _MOST_PAIRS or held_runs(terms) is not None
+    fits = pairs <= _MOST_PAIRS or (pattern.num_relations == 0 and held_runs(terms) is not None)
     remedy = "A picture of fewer nodes shows the same pattern."
-    require(fits, "show", "--nodes", f"give at most {_MOST_PAIRS:,} pairs to list", f"{pairs:,}", remedy)
+    require(fits, "show", "--nodes", f"give at most {_MOST_PAIRS:,} pairs to list or label", f"{pairs:,}", remedy)
     print(repr(pattern))
     graph = pattern.on(nodes)
     print(graph.explain())

@@ -228,8 +228,8 @@ def _make_case(
     dropout: float = 0.0,
 ) -> Case:
     sizes = (pairs.num_queries, pairs.num_keys, pairs.num_edges, heads, width)
-    case = Case(kind, normalizer, dtype, pairs.device, *sizes, terms, dropout)
-    return case._replace(value_width=width, num_relations=pairs.num_relations, num_features=edge_dim or 0)
+    more = (width, pairs.num_relations, edge_dim or 0, pairs.num_runs)
+    return Case(kind, normalizer, dtype, pairs.device, *sizes, terms, dropout, *more)
 
 
 def _floating(dtype: Any, default: torch.dtype) -> torch.dtype:

@@ -19,6 +19,7 @@ from graphformer.patterns.terms import PairTerm, held_runs, make_graph, support
 class Pairs(NamedTuple):
     """What a cost follows from.
 
+    `num_runs` counts the runs that the queries' rows are held as, 0 where pairs are listed.
     `row_bytes` is what the layout by query and the labels hold, `transposed_bytes` the layout by key, `tile_bytes` the
     tiles of both sides; `by_query` and `by_key` say how tiles and rows share the windows.
     """
@@ -26,6 +27,7 @@ class Pairs(NamedTuple):
     num_queries: int
     num_keys: int
     num_edges: int
+    num_runs: int
     num_relations: int
     has_own_edges: bool
     device: torch.device
@@ -44,6 +46,7 @@ def pairs_of_graph(graph: AttentionGraph) -> Pairs:
         graph.num_queries,
         graph.num_keys,
         graph.num_edges,
+        graph.query_side.num_runs,
         graph.num_relations,
         graph.own_edge is not None,
         graph.device,
@@ -74,7 +77,7 @@ def pairs_of_pattern(pattern: Pattern, nodes: Any) -> Pairs:
     by_query, query_tile_bytes = _serve_runs(runs)
     by_key, key_tile_bytes = _serve_runs(transposed)
     held = held_runs(terms)
-    row_bytes = num_edges * (index + labels) if held is None else _run_bytes(held)
+    row_bytes = num_edges * labels + (num_edges * index if held is None else _run_bytes(held))
     key_bytes = num_edges * (index + edge_id)
     if held is not None and transposed.are_few(num_edges):
         key_bytes = _run_bytes(transposed)
@@ -82,6 +85,7 @@ def pairs_of_pattern(pattern: Pattern, nodes: Any) -> Pairs:
         sets.num_queries,
         sets.num_keys,
         num_edges,
+        0 if held is None else held.start.numel(),
         num_relations,
         has_own_edges,
         sets.device,

@@ -13,7 +13,7 @@ from graphformer.graphs import sweep
 from graphformer.graphs.layout import Layout, expand_rows, index_dtype, offsets, transpose_layout
 
 _PAIRS_OF_A_RUN = 4  # a run takes as much memory as this many pairs in a list, and attention over it no longer
-_PIECE = 2**20  # pairs that a rule is asked about at a time
+_PIECE = 2**18  # pairs that a rule is asked about at a time
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,11 @@ class Side:
         return self.ptr.shape[0] - 1
 
     @property
+    def num_runs(self) -> int:
+        """Number of runs that this side is held as, 0 where its pairs are listed."""
+        return 0 if self.runs is None else self.runs.start.shape[0]
+
+    @property
     def layout(self) -> Layout:
         """The pairs, enumerated."""
         if self._layout is None:

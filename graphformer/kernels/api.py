@@ -304,6 +304,7 @@ def _case(tensors: Tensors, graph: AttentionGraph, options: Options) -> Case:
         0 if tensors.value is None else tensors.value.shape[2],
         graph.num_relations,
         0 if tensors.edge_attr is None else tensors.edge_attr.shape[1],
+        graph.query_side.num_runs,
     )
 
 

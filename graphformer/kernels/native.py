@@ -96,6 +96,7 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     forward = rows + num_maps * features + (rows * case.value_width if edge_value else 0)
     backward = 2 * rows + 2 * num_maps * features
     backward += rows * case.width if edge_key and dot else 0
+    shift = 8 * case.num_runs if case.terms or case.dropout else 0
     if converts:  # the result; its gradient, and the gradients of query, key and value
         forward += rows * case.value_width
         backward += rows * (case.width + case.value_width) + by_key
@@ -109,7 +110,7 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     held = {name: case.heads * size for name, size in tables.items() if name == "weight" or name in case.terms}
     num_chunks = _num_chunks(case.num_queries, case.num_keys, case.num_edges, _most_chunks(sum(held.values())))
     backward += num_chunks * sum(size for name, size in held.items() if not (name == "edge_key" and dot))
-    return forward * case.real_bytes, backward * case.real_bytes
+    return forward * case.real_bytes, backward * case.real_bytes + shift
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
@@ -284,7 +285,7 @@ class _Call:
         if rows.key_run_ptr is None or start is None or stop is None:
             return
         if problem.bias or problem.relation or problem.edge_attr or problem.has_dropout:
-            self.set("query_run_shift", (stop - start).cumsum(0).sub_(stop))
+            self.set("query_run_shift", (stop - start).cumsum_(0).sub_(stop))
 
     def set(self, name: str, tensor: Tensor) -> None:
         tensor = tensor.contiguous()

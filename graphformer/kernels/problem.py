@@ -79,6 +79,7 @@ class Case(NamedTuple):
     value_width: int = 0
     num_relations: int = 0
     num_features: int = 0
+    num_runs: int = 0  # that the queries' rows are held as; 0 where their pairs are listed
 
     @property
     def real_bytes(self) -> int:

@@ -38,7 +38,8 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     grads = (rows * case.width + keys) * real if converts else 0
     forward = max(4 * by_pair + ids, 2 * by_pair + 2 * ids + removed + 4 * chunk + out)
     backward = max(5 * by_pair + ids + removed, 4 * by_pair + 2 * ids + removed + scores * chunk) + grads
-    return forward + rows * real, backward + rows * real
+    listed = 8 * case.num_queries + 4 * case.num_edges if case.num_runs else 0
+    return forward + rows * real + listed, backward + rows * real + listed
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:

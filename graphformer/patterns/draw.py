@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphformer.graphs.draw import Frame, Part, draw_cells, draw_density
+from graphformer.graphs.layout import index_dtype
 from graphformer.patterns.node_sets import NodeSets, read_nodes
 from graphformer.patterns.terms import Relation, RunTerm, Term, make_graph, relation_of
 
@@ -40,9 +41,10 @@ def draw(pattern: Pattern, nodes: Nodes, ax: Axes | None = None, title: str | No
 
 
 def _part(term: Term, sets: NodeSets) -> Part:
-    if isinstance(term.relation, Relation):  # each pair has its own
-        return Part(term.pairs(), relation_of(term, sets))
-    return Part(term.runs if isinstance(term, RunTerm) else term.pairs(), term.relation)
+    pairs, rule = term.runs if isinstance(term, RunTerm) else term.pairs(), term.relation
+    if isinstance(rule, Relation):  # each pair has its own
+        return Part(pairs, relation_of(term, sets, index_dtype(rule.num_relations)))
+    return Part(pairs, rule)
 
 
 def _whole_tuples(text: str) -> str:

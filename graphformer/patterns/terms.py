@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphformer._checks import require
 from graphformer.graphs import AttentionGraph
-from graphformer.graphs.layout import Layout, index_dtype, make_layout
+from graphformer.graphs.layout import Layout, expand_rows, index_dtype, make_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
 
@@ -136,27 +136,31 @@ def join(first: list[Term], second: list[Term], sets: NodeSets) -> list[Term]:
 
 
 def held_runs(terms: Sequence[Term]) -> KeyRuns | None:
-    """The runs that the graph of these terms is held as, or None where its pairs are listed."""
-    if len(terms) != 1 or not isinstance(terms[0], RunTerm) or terms[0].relation is not None:
+    """The runs that the graph of these terms is held as, or None where its pairs are listed.
+
+    Runs hold a pair once, so that terms with a pair in common are listed.
+    """
+    held = [term.runs for term in terms if isinstance(term, RunTerm)]
+    if len(held) < len(terms):
         return None
-    runs = terms[0].runs
-    return runs if runs.are_few(runs.num_pairs) else None
+    runs, num_pairs = reduce(KeyRuns.union, held), sum(term.num_pairs for term in terms)
+    return runs if runs.num_pairs == num_pairs and runs.are_few(num_pairs) else None
 
 
 def make_graph(terms: Sequence[Term], sets: NodeSets, num_relations: int) -> AttentionGraph:
     """The graph of all terms, ordered by query, keys ascending, equal pairs in the order of the terms.
 
-    Runs alone stay runs where they are few; otherwise the pairs are enumerated.
+    Runs without copies stay runs where they are few, with relations beside them; otherwise the pairs are enumerated.
     """
-    runs = held_runs(terms)
+    runs, dtype = held_runs(terms), index_dtype(num_relations)
     if runs is not None:
-        return AttentionGraph(runs, sets.num_keys)
+        relation = relation_of_runs(terms, runs, sets, dtype) if num_relations else None
+        return AttentionGraph(runs, sets.num_keys, relation=relation, num_relations=num_relations)
     layout = _list(terms, sets)
     order, own_edge, relation = layout.edge_id, None, None
     if any(isinstance(term, PairTerm) for term in terms):
         own_edge = _ordered([_own_edge(term, sets.device) for term in terms], order)
     if num_relations:
-        dtype = index_dtype(num_relations)
         relation = _ordered([relation_of(term, sets, dtype) for term in terms], order)
     return AttentionGraph(
         layout._replace(edge_id=None),
@@ -184,18 +188,65 @@ def _ordered(parts: list[Tensor], order: Tensor | None) -> Tensor:
 
 def relation_of(term: Term, sets: NodeSets, dtype: torch.dtype = torch.int64) -> Tensor:
     """The relation of each pair of a term that is labelled. Shape `[E]`."""
-    rule = term.relation
-    if not isinstance(rule, Relation):
-        return torch.full((term.num_pairs,), rule, dtype=dtype, device=sets.device)  # type: ignore[arg-type]
-    relation = rule.of(sets, *term.pairs(), _own_edge(term, sets.device))
-    fits = relation.shape == (term.num_pairs,) and relation.dtype == torch.int64
+    if isinstance(term, RunTerm):
+        return relation_of_runs([term], term.runs, sets, dtype)
+    if not isinstance(term.relation, Relation):
+        return torch.full((term.num_pairs,), term.relation, dtype=dtype, device=sets.device)  # type: ignore[arg-type]
+    return _ask(term.relation, sets, term.query, term.key, term.own_edge).to(dtype)
+
+
+def relation_of_runs(terms: Sequence[Term], runs: KeyRuns, sets: NodeSets, dtype: torch.dtype) -> Tensor:
+    """The relation of each pair of labelled terms of runs, no two with a pair in common. Shape `[E]`.
+
+    Rules are asked about a bounded number of pairs at a time.
+
+    Args:
+        terms: The terms.
+        runs: The pairs of all of them.
+        sets: The node sets.
+        dtype: Of the result.
+    """
+    rules = {-1 - i: term.relation for i, term in enumerate(terms) if isinstance(term.relation, Relation)}
+    held = [term.runs for term in terms if isinstance(term, RunTerm)]
+    labels = [-1 - i if -1 - i in rules else term.relation for i, term in enumerate(terms)]
+    out = _spread(held, labels, dtype)  # type: ignore[arg-type]
+    done = 0
+    for query, key in runs.pieces() if rules else ():
+        part = out[done : done + query.numel()]
+        done += query.numel()
+        for mark, rule in rules.items():
+            mine = (part == mark).nonzero().squeeze(1)
+            if mine.numel():
+                none = torch.full_like(mine, -1)
+                part[mine] = _ask(rule, sets, query[mine], key[mine], none).to(dtype)
+    return out
+
+
+def _spread(held: Sequence[KeyRuns], labels: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The label of each pair of disjoint sets of runs, one label a set, ordered by query, then key. Shape `[E]`."""
+    if len(held) == 1:
+        return torch.full((held[0].num_pairs,), labels[0], dtype=dtype, device=held[0].ptr.device)
+    place = torch.cat([expand_rows(runs.ptr, runs.start.numel()) * runs.num_keys + runs.start for runs in held])
+    length = torch.cat([runs.stop - runs.start for runs in held])
+    label = torch.cat([torch.full_like(runs.start, label) for runs, label in zip(held, labels, strict=True)])
+    order = place.argsort()
+    length, label = length[order], label[order].to(dtype)
+    out = torch.zeros(int(length.sum()), dtype=dtype, device=length.device)
+    out[length.cumsum(0) - length] = label.diff(prepend=label.new_zeros(1))  # steps from run to run, then summed up
+    return out.cumsum_(0)
+
+
+def _ask(rule: Relation, sets: NodeSets, query: Tensor, key: Tensor, own_edge: Tensor) -> Tensor:
+    """What a rule says of some pairs, checked. Shape `[E]`, int64."""
+    relation = rule.of(sets, query, key, own_edge)
+    fits = relation.shape == query.shape and relation.dtype == torch.int64
     remedy = "Correct its method `of`."
     found = f"{relation.dtype} {list(relation.shape)}"
-    require(fits, repr(rule), "relation", f"be an int64 tensor of shape [E] = [{term.num_pairs}]", found, remedy)
+    require(fits, repr(rule), "relation", f"be an int64 tensor of shape [E] = [{query.numel()}]", found, remedy)
     low, high = (int(value) for value in torch.aminmax(relation)) if relation.numel() else (0, 0)
     rule_text = f"lie in [0, {rule.num_relations})"
     require(low >= 0 and high < rule.num_relations, repr(rule), "relation", rule_text, low if low < 0 else high, remedy)
-    return relation.to(dtype)
+    return relation
 
 
 def _own_edge(term: Term, device: torch.device) -> Tensor:

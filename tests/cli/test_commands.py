@@ -229,4 +229,7 @@ def test_show_counts_what_runs_hold(capsys):
 def test_show_refuses_what_would_fill_the_memory(capsys):
     assert main(["show", "Full() + Window(0)", "--nodes", "300000"]) == 2
     error = capsys.readouterr().err
-    assert "show: --nodes must give at most 20,000,000 pairs to list; got 90,000,300,000. A picture of fewer" in error
+    assert (
+        "show: --nodes must give at most 20,000,000 pairs to list or label; got 90,000,300,000. A picture of fewer"
+        in error
+    )

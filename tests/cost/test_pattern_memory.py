@@ -13,9 +13,13 @@ from graphformer.graphs import AttentionGraph
 from graphformer.patterns import (
     Axial,
     Between,
+    Blocks,
     Causal,
+    Distance,
     Expander,
+    Global,
     Grid,
+    Offset2d,
     Pattern,
     Random,
     Strided,
@@ -63,3 +67,20 @@ def test_listing_holds_the_runs_and_the_keys(pattern: Pattern, nodes: object) ->
     assert graph.query_side.runs is None
     # 16 bytes a run, of which there is one a pair at most, 4 a key, and the lines that the runs come from.
     assert peak < 20 * graph.num_edges + 1500 * graph.num_queries
+
+
+@pytest.mark.parametrize(
+    ("pattern", "nodes"),
+    [
+        (Window(64).as_relation(Distance(8)), 65_536),
+        (Window(64).as_relation(0) | Global(4).as_relation(1), 65_536),
+        (Window(64).as_relation(Distance(8)) | Global(4).as_relation(17), 65_536),
+        (Blocks((16, 16)).as_relation(Offset2d(7, 7)), Grid(256, 256)),
+    ],
+    ids=repr,
+)
+def test_labels_of_runs_are_all_that_is_held_of_a_pair(pattern: Pattern, nodes: object) -> None:
+    peak, graph = peak_bytes(lambda: pattern.on(nodes))
+    # 4 bytes a pair, what a piece of the pairs takes while a rule is asked, and the runs.
+    assert 0 < graph.query_side.num_runs < graph.num_edges / 10
+    assert peak < 4 * graph.num_edges + 2**25 + 50 * graph.query_side.num_runs + 200 * graph.num_queries

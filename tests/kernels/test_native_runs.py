@@ -16,14 +16,17 @@ from graphformer.graphs.side import Side
 from graphformer.kernels import Additive, native
 from graphformer.patterns import (
     Axial,
+    Between,
     BigBird,
     Blocks,
     Causal,
+    Distance,
     Full,
     Global,
     Grid,
     Hops,
     Longformer,
+    Offset2d,
     Pattern,
     Random,
     ShiftedWindows,
@@ -110,7 +113,8 @@ def check_that_no_pairs_are_listed(pattern: Pattern, nodes: object, monkeypatch:
     graph = pattern.on(nodes)
     monkeypatch.setattr(Side, "layout", property(_refuse))
     query, key, value = (torch.randn(graph.num_queries, 1, 4, requires_grad=True) for _ in range(3))
-    out = attend(query, key, value, graph, backend="native")
+    table = torch.randn(graph.num_relations, 1) if graph.num_relations else None
+    out = attend(query, key, value, graph, relation_bias=table, backend="native")
     grads = torch.autograd.grad(out.sum(), (query, key, value))
     assert all(tensor.isfinite().all() for tensor in (out, *grads))
     # Weights of a row add up to one, so that the values' gradients add up to the rows that have keys.
@@ -141,6 +145,11 @@ def check_that_no_pairs_are_listed(pattern: Pattern, nodes: object, monkeypatch:
         (~Random(40), 12_000),
         (~Strided(64), 8192),
         (Full() - Axial(), Grid(128, 64)),
+        (Window(64).as_relation(Distance(8)), 65_536),
+        (Window(20).as_relation(0) | Global(4).as_relation(1) | Random(3).as_relation(2), 65_536),
+        (ShiftedWindows((8, 8)).as_relation(Offset2d(7, 7)), Grid(256, 256)),
+        (Blocks(64).as_relation(1) + (Window(9) - Blocks(64)).as_relation(Distance(9)), 65_536),
+        (Between({("a", "a"): Causal() & Window(40), ("b", "a"): Global(2)}), {"a": 20_000, "b": 30_000}),
     ],
     ids=repr,
 )

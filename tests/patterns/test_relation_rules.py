@@ -9,7 +9,9 @@ from pattern_cases import edge_matrix
 from torch_geometric.data import Batch, Data
 
 from graphformer import GraphformerError
+from graphformer.graphs import runs
 from graphformer.patterns import (
+    Blocks,
     Causal,
     Distance,
     Edges,
@@ -64,6 +66,25 @@ def test_rules_and_numbers_share_a_table():
 def test_copies_have_the_relation_of_their_own_term():
     graph = (Window(0).as_relation(Distance(2)) + Window(0).as_relation(0)).on(2)
     assert graph.relation.tolist() == [2, 0, 2, 0]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2**18])
+def test_rules_over_runs_are_asked_piece_by_piece(piece, monkeypatch):
+    """Three kinds of labels on pairs that alternate within a row, against one question about all pairs."""
+    monkeypatch.setattr(runs, "_PIECE", piece)
+    kinds = [Blocks(2).as_relation(Distance(1)), Window(4).as_relation(5), Full().as_relation(Distance(9))]
+    pattern = kinds[0] | kinds[1] | kinds[2]
+    nodes = [11, 0, 14]
+    graph = pattern.on(nodes)
+    assert graph.query_side.runs is not None
+    local = torch.cat([torch.arange(length) for length in nodes])
+    apart = local - local[:, None]
+    expected = (apart.clamp(-9, 9) + 9).masked_fill(apart.abs() <= 4, 5)
+    expected = torch.where(local // 2 == local[:, None] // 2, apart + 1, expected)
+    key, query = graph.edge_index
+    assert graph.num_edges == 11**2 + 14**2
+    assert torch.equal(graph.relation, expected[query, key].int())
+    assert graph.num_relations == 19
 
 
 def test_a_rule_over_a_formula():
