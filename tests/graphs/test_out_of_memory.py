@@ -21,7 +21,7 @@ from graphformer.graphs.layout import Layout, make_layout, transpose_layout
 from graphformer.graphs.runs import KeyRuns
 
 torch.set_num_threads(2)
-count = 2**21
+count = 2**23
 {before}
 def run():
     {call}
@@ -39,7 +39,7 @@ print("done")
 """
 _PAIRS = "zero, key = torch.zeros(count).long(), torch.arange(count).flip(0)\n"
 _PAIRS += "make_layout(zero[:99], key[-99:], 1, count)"
-_SORTED = "AttentionGraph: memory must suffice to sort 2,097,152 pairs of 1 and 2,097,152 nodes; got too little."
+_SORTED = "AttentionGraph: memory must suffice to sort 8,388,608 pairs of 1 and 8,388,608 nodes; got too little."
 # What a thread has of 32 or 64 rows is far larger than these two.
 _NODES = """
 tiles.LEAST_FILL = {fill}
@@ -54,21 +54,21 @@ _ATTENDED = "attend: memory must suffice to hold what goes with 2 queries, 2 key
 @pytest.mark.parametrize(
     ("before", "call", "mebibytes", "message"),
     [
-        # 16 MiB of result and 24 of pairs; and the same again inside the parallel region, as they share a bucket
-        (_PAIRS, "make_layout(zero, key, 1, count)", 30, _SORTED),
-        (_PAIRS, "make_layout(zero, key, 1, count)", 55, _SORTED),
+        # 64 MiB of result and 96 of pairs; and the same again inside the parallel region, as they share a bucket
+        (_PAIRS, "make_layout(zero, key, 1, count)", 110, _SORTED),
+        (_PAIRS, "make_layout(zero, key, 1, count)", 205, _SORTED),
         (
             "layout = Layout(torch.tensor([0, count]), torch.arange(count).int(), None)\n"
             "transpose_layout(Layout(torch.tensor([0, 1]), torch.zeros(1).int(), None), 1)  # loads what it calls",
             "transpose_layout(layout, count)",
-            40,
+            140,
             _SORTED,
         ),
         (
             _PAIRS,
             "KeyRuns.from_runs(zero, 2 * key, 2 * key + 1, 1, 2 * count)",
-            90,
-            "KeyRuns: memory must suffice to order 4,194,306 ends of runs in 1 rows; got too little",
+            360,
+            "KeyRuns: memory must suffice to order 16,777,218 ends of runs in 1 rows; got too little",
         ),
         (_NODES.format(fill=2.0), "attend(x, x, x, graph)", 25, _ATTENDED),
         (_NODES.format(fill=1e-9), "attend(x, x, x, graph)", 25, _ATTENDED),
