@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from graphformer._checks import refuse
+from graphformer._errors import UnsupportedError
 from graphformer.kernels import native, reference, tangent
 from graphformer.kernels.problem import Options, Rows, Tensors
 
@@ -27,9 +29,21 @@ def call(*inputs: Any) -> Tensor:
 
     The dispatcher of an operator with this many arguments costs as much as a small graph's attention does.
     """
+    _refuse_forward_mode()
     if is_watched(inputs[:_NUM_TENSORS]):
         return attend_op(*inputs)[0]
     return _Attend.apply(*inputs)[0]
+
+
+def _refuse_forward_mode() -> None:
+    """Refuse torch.func.jvp and jacfwd, which would take an operator without a rule of theirs for a constant."""
+    if torch.compiler.is_compiling():
+        return
+    functorch = torch._C._functorch
+    stack = functorch.get_interpreter_stack() or ()
+    if any(interpreter.key() == functorch.TransformType.Jvp for interpreter in stack):
+        rule, remedy = "be differentiated backward", "Take torch.autograd.grad of it, twice for second derivatives."
+        refuse("attend", "the result", rule, "forward-mode differentiation (torch.func.jvp)", remedy, UnsupportedError)
 
 
 def is_watched(tensors: Sequence[Tensor | None]) -> bool:
