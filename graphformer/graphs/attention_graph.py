@@ -167,16 +167,16 @@ class AttentionGraph:
     def from_networkx(cls, graph: networkx.Graph) -> AttentionGraph:
         """A graph from networkx, nodes numbered in `graph.nodes` order.
 
-        A directed edge (u, v) lets v attend to u; an undirected one gives both directions (a self loop once);
-        parallel edges of a multigraph are kept.
+        A directed edge (u, v) lets v attend to u; an undirected one gives both directions (a self loop once); parallel
+        edges are kept. The attribute `relation`, an integer on every edge, is read, and the graph's `num_relations`.
 
         Example:
             >>> import networkx as nx
             >>> AttentionGraph.from_networkx(nx.path_graph(3)).num_edges
             4
         """
-        edge_index, num_nodes = convert.read_networkx(graph)
-        return cls.from_edge_index(edge_index, num_nodes=num_nodes)
+        edge_index, num_nodes, relation, num_relations = convert.read_networkx(graph)
+        return cls.from_edge_index(edge_index, num_nodes, relation=relation, num_relations=num_relations)
 
     @classmethod
     def union(cls, graphs: Sequence[AttentionGraph]) -> AttentionGraph:

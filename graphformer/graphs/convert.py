@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,8 +213,8 @@ def read_scipy(matrix: scipy.sparse.spmatrix) -> tuple[Tensor, tuple[int, int]]:
     return edge_index, (int(coo.shape[0]), int(coo.shape[1]))
 
 
-def read_networkx(graph: networkx.Graph) -> tuple[Tensor, int]:
-    """Edge index and node count of a networkx graph, both directions of an undirected edge."""
+def read_networkx(graph: networkx.Graph) -> tuple[Tensor, int, Tensor | None, int | None]:
+    """Edge index, node count, relation and its number of a networkx graph, both directions of an undirected edge."""
     require(
         all(hasattr(graph, name) for name in ("nodes", "edges", "is_directed")),
         "AttentionGraph.from_networkx",
@@ -223,11 +224,19 @@ def read_networkx(graph: networkx.Graph) -> tuple[Tensor, int]:
         "Make one with networkx, or pass an edge list to from_edge_index.",
     )
     number = {node: position for position, node in enumerate(graph.nodes)}
-    pairs = [(number[u], number[v]) for u, v in graph.edges()]
+    edges = [(number[u], number[v], label) for u, v, label in graph.edges(data="relation")]
     if not graph.is_directed():
-        pairs += [(v, u) for u, v in pairs if u != v]
-    edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t().contiguous()
-    return edge_index, len(number)
+        edges += [(v, u, label) for u, v, label in edges if u != v]
+    edge_index = torch.tensor([edge[:2] for edge in edges], dtype=torch.int64).reshape(-1, 2).t().contiguous()
+    labels = [label for _, _, label in edges if label is not None]
+    if not labels:
+        return edge_index, len(number), None, None
+    whole = len(labels) == len(edges) and all(isinstance(label, Integral) for label in labels)
+    found = sorted({type(label).__name__ for _, _, label in edges})
+    remedy = "Number the kinds from 0, or give the attribute another name."
+    where = "AttentionGraph.from_networkx"
+    require(whole, where, "the edges' attribute relation", "be an integer on every edge or on none", found, remedy)
+    return edge_index, len(number), torch.tensor(labels, dtype=torch.int64), graph.graph.get("num_relations")
 
 
 def _read_torch_sparse(matrix: Tensor, where: str) -> tuple[Tensor, tuple[int, int]]:

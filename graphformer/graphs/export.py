@@ -114,8 +114,9 @@ def to_networkx(graph: AttentionGraph) -> networkx.DiGraph:
     """The graph as a networkx one: nodes 0 to N - 1, an edge from each key to each query that attends to it.
 
     Returns:
-        A `DiGraph`, or a `MultiDiGraph` where pairs repeat. Edges carry the attribute `relation` where the graph has
-        relations. `AttentionGraph.from_networkx` reads the same pairs back, ordered by key.
+        A `DiGraph`, or a `MultiDiGraph` where pairs repeat. Where the graph has relations, edges carry the
+        attribute `relation`, and the networkx graph `num_relations`. `AttentionGraph.from_networkx` reads all of it
+        back, the pairs ordered by key.
 
     Raises:
         InputError: The graph is between two node sets of different sizes.
@@ -142,7 +143,7 @@ def to_networkx(graph: AttentionGraph) -> networkx.DiGraph:
     if graph.relation is None:
         out.add_edges_from(pairs)
     else:
-        labels = graph.relation.tolist()
+        labels, out.graph["num_relations"] = graph.relation.tolist(), graph.num_relations
         out.add_edges_from((key, query, {"relation": r}) for (key, query), r in zip(pairs, labels, strict=True))
     return out
 

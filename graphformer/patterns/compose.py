@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.node_sets import NodeSets
 from graphformer.patterns.pattern import Pattern, check_whole, lowered
-from graphformer.patterns.terms import Relation, RunTerm, Term, join, support
+from graphformer.patterns.terms import Relation, RunTerm, Term, support, unite
 
 _UNARY, _ATOM = 4, 5  # Python's precedences, from 1 for |; calls and attributes bind tightest
 
@@ -35,44 +36,58 @@ class _Binary(Pattern):
         return f"{first} {self._symbol} {_bracket(self.second, self._precedence + 1)}"
 
 
-@dataclass(frozen=True, repr=False)
-class Or(_Binary):
+@dataclass(frozen=True, repr=False, init=False)
+class _Joined(Pattern):
+    """Operands from left to right; those of a first operand of the same kind stand for it, however long the chain."""
+
+    operands: tuple[Pattern, ...]
+    _symbol: ClassVar[str]
+    _precedence: ClassVar[int]
+
+    def __init__(self, first: Pattern, second: Pattern) -> None:
+        before = first.operands if type(first) is type(self) else (first,)
+        object.__setattr__(self, "operands", (*before, second))
+
+    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
+        return reduce(Tensor.logical_or, (pattern._allows(sets, query, key) for pattern in self.operands))
+
+    def _labels(self) -> frozenset[int | Relation | None]:
+        return frozenset().union(*(pattern._labels() for pattern in self.operands))
+
+    @property
+    def _by_formula(self) -> bool:
+        return any(pattern._by_formula for pattern in self.operands)
+
+    def __repr__(self) -> str:
+        first, *others = self.operands
+        told = (_bracket(pattern, self._precedence + 1) for pattern in others)
+        return f" {self._symbol} ".join((_bracket(first, self._precedence), *told))
+
+
+class Or(_Joined):
     """`p | q`: p's pairs, with its relations and copies, and those of q that p lacks."""
 
     _symbol = "|"
     _precedence = 1
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return join(lowered(self.first, sets), lowered(self.second, sets), sets)
+        return unite((lowered(pattern, sets) for pattern in self.operands), sets)
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
-        return join(self.first._lower_within(sets, region), self.second._lower_within(sets, region), sets)
-
-    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
-        return self.first._allows(sets, query, key) | self.second._allows(sets, query, key)
-
-    def _labels(self) -> frozenset[int | Relation | None]:
-        return self.first._labels() | self.second._labels()
+        return unite((pattern._lower_within(sets, region) for pattern in self.operands), sets)
 
 
-@dataclass(frozen=True, repr=False)
-class Plus(_Binary):
+class Plus(_Joined):
     """`p + q`: the pairs of both, with both copies of a pair that both have."""
 
     _symbol = "+"
     _precedence = 3
 
     def _lower(self, sets: NodeSets) -> list[Term]:
-        return lowered(self.first, sets) + lowered(self.second, sets)
+        return [term for pattern in self.operands for term in lowered(pattern, sets)]
 
     def _lower_within(self, sets: NodeSets, region: KeyRuns) -> list[Term]:
-        return self.first._lower_within(sets, region) + self.second._lower_within(sets, region)
-
-    def _allows(self, sets: NodeSets, query: Tensor, key: Tensor) -> Tensor:
-        return self.first._allows(sets, query, key) | self.second._allows(sets, query, key)
-
-    def _labels(self) -> frozenset[int | Relation | None]:
-        return self.first._labels() | self.second._labels()
+        return [term for pattern in self.operands for term in pattern._lower_within(sets, region)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,5 +195,7 @@ def support_among(pattern: Pattern, terms: Sequence[Term], sets: NodeSets) -> Ke
 
 def _bracket(pattern: Pattern, least: int) -> str:
     """The repr of an operand, in parentheses where it binds looser than its place needs."""
-    own = pattern._precedence if isinstance(pattern, _Binary) else _UNARY if isinstance(pattern, Not) else _ATOM
+    own = _UNARY if isinstance(pattern, Not) else _ATOM
+    if isinstance(pattern, (_Binary, _Joined)):
+        own = pattern._precedence
     return repr(pattern) if own >= least else f"({pattern!r})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -125,14 +125,22 @@ def support(terms: Sequence[Term], sets: NodeSets) -> KeyRuns:
     return reduce(KeyRuns.union, (term.support(sets) for term in terms))
 
 
-def join(first: list[Term], second: list[Term], sets: NodeSets) -> list[Term]:
-    """The first terms with their copies, then what the second ones add."""
-    if len(first) == len(second) == 1:
-        one, other = first[0], second[0]
-        if isinstance(one, RunTerm) and isinstance(other, RunTerm) and one.relation == other.relation:
-            return [RunTerm(one.runs.union(other.runs), one.relation)]  # nothing to tell them apart by
-    covered = support(first, sets)
-    return first + [term.drop(covered) for term in second]
+def unite(parts: Iterable[list[Term]], sets: NodeSets) -> list[Term]:
+    """The first part's terms with their copies, then what each further part adds to those before."""
+    terms: list[Term] = []
+    covered: KeyRuns | None = None
+    for part in parts:
+        if len(terms) == len(part) == 1:
+            one, other = terms[0], part[0]
+            if isinstance(one, RunTerm) and isinstance(other, RunTerm) and one.relation == other.relation:
+                terms, covered = [RunTerm(one.runs.union(other.runs), one.relation)], None  # nothing tells them apart
+                continue
+        if terms:
+            covered = support(terms, sets) if covered is None else covered
+            part = [term.drop(covered) for term in part]
+            covered = covered.union(support(part, sets))
+        terms = terms + part
+    return terms
 
 
 def held_runs(terms: Sequence[Term]) -> KeyRuns | None:

@@ -465,6 +465,14 @@ REFUSALS = {
         lambda: AttentionGraph.from_scipy(scipy.sparse.coo_array(np.ones(2))),
         "matrix must be a scipy sparse matrix with two dimensions; got coo_array. Wrap",
     ),
+    "networkx relations": (
+        lambda: AttentionGraph.from_networkx(networkx.DiGraph([(0, 1, {"relation": 1}), (1, 1)])),
+        "relation must be an integer on every edge or on none; got ['NoneType', 'int']. Number the kinds",
+    ),
+    "networkx kinds": (
+        lambda: AttentionGraph.from_networkx(networkx.DiGraph([(0, 1, {"relation": "likes"})])),
+        "relation must be an integer on every edge or on none; got ['str']",
+    ),
     "networkx": (lambda: AttentionGraph.from_networkx("x"), "graph must be a networkx graph; got str. Make"),
     "union of one": (
         lambda: AttentionGraph.union(random_graph(2, num_edges=1)),

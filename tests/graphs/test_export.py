@@ -108,6 +108,20 @@ def test_networkx_there_and_back(graph: AttentionGraph) -> None:
     if graph.relation is not None:
         expected = [(*pair, r) for pair, r in zip(graph.edge_index.t().tolist(), graph.relation.tolist(), strict=True)]
         assert sorted(out.edges(data="relation")) == sorted(expected)
+        if graph.num_edges:
+            assert back.num_relations == graph.num_relations
+            found = zip(back.edge_index.t().tolist(), back.relation.tolist(), strict=True)
+            assert sorted((*pair, r) for pair, r in found) == sorted(expected)
+
+
+def test_networkx_relations_of_undirected_edges() -> None:
+    graph = networkx.Graph()
+    graph.add_edge(0, 1, relation=2)
+    graph.add_edge(1, 1, relation=0)
+    back = AttentionGraph.from_networkx(graph)
+    assert back.edge_index.tolist() == [[0, 1, 1], [1, 1, 0]]
+    assert back.relation.tolist() == [2, 0, 2]
+    assert back.num_relations == 3
 
 
 def test_networkx_needs_one_node_set() -> None:

@@ -1,14 +1,16 @@
 """Laws that every pattern keeps, over random terms and ragged node sets."""
 
 import pickle
+from functools import reduce
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pattern_cases import cases, edge_matrix, patterns, predicate
 
 from graphformer.graphs import AttentionGraph
-from graphformer.patterns import Distance, Full, Pattern, parse
+from graphformer.patterns import Causal, Distance, Full, Pattern, Window, parse
 from graphformer.patterns.compose import And, Labelled, Minus, Not, Or, Plus
 from graphformer.patterns.node_sets import read_nodes
 
@@ -101,14 +103,17 @@ def labelled_pairs(pattern, nodes):
         own = [-1] * len(key) if graph.own_edge is None else graph.own_edge.tolist()
         relation = [None] * len(key) if graph.relation is None else graph.relation.tolist()
         return list(zip(query, key, own, relation, strict=True))
-    first, second = (labelled_pairs(p, nodes) for p in (pattern.first, pattern.second))
-    in_first, in_second = ({pair[:2] for pair in pairs} for pairs in (first, second))
-    return {
-        Plus: first + second,
-        Or: first + [pair for pair in second if pair[:2] not in in_first],
-        And: [pair for pair in first if pair[:2] in in_second],
-        Minus: [pair for pair in first if pair[:2] not in in_second],
-    }[type(pattern)]
+    operands = pattern.operands if isinstance(pattern, (Or, Plus)) else (pattern.first, pattern.second)
+    first, *others = (labelled_pairs(operand, nodes) for operand in operands)
+    for other in others:
+        in_first, in_other = ({pair[:2] for pair in pairs} for pairs in (first, other))
+        first = {
+            Plus: first + other,
+            Or: first + [pair for pair in other if pair[:2] not in in_first],
+            And: [pair for pair in first if pair[:2] in in_other],
+            Minus: [pair for pair in first if pair[:2] not in in_other],
+        }[type(pattern)]
+    return first
 
 
 @law
@@ -149,3 +154,24 @@ def test_the_laws_see_a_lowering_that_is_wrong():
             return query != key
 
     assert not torch.equal(predicate(Shifted(), [3, 2]), edge_matrix(Shifted(), [3, 2]) > 0)
+
+
+@pytest.mark.parametrize("operator", [Or, Plus])
+def test_chains_may_be_long(operator):
+    """More terms than Python's stack has room for; every second one is there twice."""
+    wide, narrow = Window(1) & Causal(), Window(0)
+    operands = [wide.as_relation(i % 7) if i % 2 else narrow.as_relation(i % 5) for i in range(1500)]
+    chain = reduce(operator, operands)
+    assert chain == reduce(operator, operands)
+    assert hash(chain) == hash(reduce(operator, operands))
+    assert repr(chain).count(chain._symbol) == 1499
+    graph = chain.on(4)
+    assert graph.num_edges == (7 if operator is Or else 750 * 4 + 750 * 7)
+    assert chain.num_relations == 7
+    assert not (chain & Full())._by_formula
+    assert chain.allows(torch.tensor([1, 1]), torch.tensor([0, 2]), 4).tolist() == [True, False]
+
+
+def test_long_chains_are_read():
+    text = " | ".join(["Window(1)", "Global(1)"] * 150)
+    assert repr(parse(text)) == repr(parse(repr(parse(text))))
