@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import os
 
-    from graphformer.data.task import GraphTask
+    from graphformer.data.task import Task
 
-__all__ = ["GraphTask", "edge_categories", "from_smiles", "from_smiles_list", "load", "names", "node_categories"]
+__all__ = ["Task", "from_smiles", "from_smiles_list", "load", "molecule_features", "names"]
 
 _HOME = {
-    "GraphTask": "task",
-    "edge_categories": "molecule",
+    "Task": "task",
     "from_smiles": "molecule",
     "from_smiles_list": "molecule",
-    "node_categories": "molecule",
+    "molecule_features": "molecule",
 }
 
 
@@ -33,7 +32,7 @@ def names() -> list[str]:
     return ["logp", *NAMES]
 
 
-def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = False) -> GraphTask:
+def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = False) -> Task:
     """A graph-property data set with its split and its measure.
 
     Args:

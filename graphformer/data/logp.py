@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from graphformer.data._fragments import CORES, GROUPS, LINKERS
-from graphformer.data.molecule import edge_categories, from_smiles_list, node_categories, rdkit_module, silent_rdkit
-from graphformer.data.task import GraphTask, rmse
+from graphformer.data.molecule import from_smiles_list, molecule_features, rdkit_module, silent_rdkit
+from graphformer.data.task import Task, rmse
 
 _HEAVY_ATOMS = range(6, 41)
 
 
-def load_logp(num_molecules: int = 3000) -> GraphTask:
+def load_logp(num_molecules: int = 3000) -> Task:
     """The set "logp": regression of Crippen's logP, measured by RMSE.
 
     Of ten molecules in a row, eight train, one validates and one tests.
@@ -36,17 +36,18 @@ def load_logp(num_molecules: int = 3000) -> GraphTask:
     descriptors = rdkit_module("Crippen")
     parse = rdkit_module("Chem").MolFromSmiles
     graphs = from_smiles_list(smiles, [descriptors.MolLogP(parse(text)) for text in smiles]).samples
-    return GraphTask(
+    return Task(
         name="logp",
+        level="graph",
         train=[graph for i, graph in enumerate(graphs) if i % 10 < 8],
         valid=graphs[8::10],
         test=graphs[9::10],
-        num_tasks=1,
         task_type="regression",
+        num_tasks=1,
+        num_outputs=1,
         metric="rmse",
         higher_is_better=False,
-        node_categories=node_categories(),
-        edge_categories=edge_categories(),
+        features=molecule_features(),
         measure=rmse,
     )
 

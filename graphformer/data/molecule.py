@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 from graphformer._checks import require
 from graphformer._errors import DataError, MissingPackageError
 from graphformer.data._quiet_ogb import ogb_module
+from graphformer.graphs.features import Features
 
 _SHOWN = 10
 
@@ -33,24 +34,17 @@ class Molecules(NamedTuple):
     problems: list[str]
 
 
-def node_categories() -> tuple[int, ...]:
-    """Number of values of each of the 9 atom features of OGB.
+def molecule_features() -> Features:
+    """What OGB's molecules carry: 9 categories an atom and 3 a bond.
 
     Example:
-        >>> node_categories()
-        (119, 5, 12, 12, 10, 6, 6, 2, 2)
+        >>> molecule_features().node_categories, molecule_features().edge_categories
+        ((119, 5, 12, 12, 10, 6, 6, 2, 2), (5, 6, 2))
     """
-    return tuple(ogb_module("ogb.utils.features").get_atom_feature_dims())
-
-
-def edge_categories() -> tuple[int, ...]:
-    """Number of values of each of the 3 bond features of OGB.
-
-    Example:
-        >>> edge_categories()
-        (5, 6, 2)
-    """
-    return tuple(ogb_module("ogb.utils.features").get_bond_feature_dims())
+    dims = ogb_module("ogb.utils.features")
+    return Features(
+        node_categories=tuple(dims.get_atom_feature_dims()), edge_categories=tuple(dims.get_bond_feature_dims())
+    )
 
 
 def from_smiles(smiles: str, y: float | Sequence[float] | Tensor | None = None) -> Data:

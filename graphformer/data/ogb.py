@@ -26,8 +26,8 @@ from torch_geometric.data import Data
 
 from graphformer._errors import DataError
 from graphformer.data._quiet_ogb import ogb_module
-from graphformer.data.molecule import edge_categories, node_categories
-from graphformer.data.task import GraphTask
+from graphformer.data.molecule import molecule_features
+from graphformer.data.task import Task
 
 NAMES = tuple(
     f"ogbg-mol{short}"
@@ -56,7 +56,7 @@ _SPLIT = tuple(f"split/scaffold/{part}.csv.gz" for part in ("train", "valid", "t
 _DOWNLOAD_TIMEOUT_S = 60.0
 
 
-def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) -> GraphTask:
+def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) -> Task:
     """An OGB molecule data set with its official scaffold split and evaluator.
 
     Args:
@@ -80,14 +80,15 @@ def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) ->
         _download(name, folder)
     dataset, split = _read(name, folder)
     parts = {part: [_with_float_labels(dataset[int(i)]) for i in split[part]] for part in ("train", "valid", "test")}
-    return GraphTask(
+    return Task(
         name=name,
-        num_tasks=dataset.num_tasks,
+        level="graph",
         task_type=dataset.task_type,
+        num_tasks=dataset.num_tasks,
+        num_outputs=dataset.num_tasks,
         metric=dataset.eval_metric,
         higher_is_better=dataset.eval_metric != "rmse",
-        node_categories=node_categories(),
-        edge_categories=edge_categories(),
+        features=molecule_features(),
         measure=_official_measure(name),
         **parts,
     )

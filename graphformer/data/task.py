@@ -1,4 +1,4 @@
-"""The common face of the graph-property data sets."""
+"""The common face of the data sets: graphs, nodes or links with labels, their split, and the field's measure."""
 
 from __future__ import annotations
 
@@ -10,70 +10,85 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphformer._checks import require
+from graphformer.graphs.features import Features
 
-TaskType = Literal["regression", "binary classification"]
+Level = Literal["graph", "node", "link"]
+TaskType = Literal[
+    "regression", "binary classification", "multiclass classification", "subtoken prediction", "link prediction"
+]
 
 
 @dataclass(frozen=True, eq=False)
-class GraphTask:
-    """Graphs with labels, their split, and the measure that the field uses for them.
+class Task:
+    """What is predicted, from which graphs, and how it is measured.
+
+    Each of `train`, `valid` and `test` is a sequence of graphs. Where one graph holds all three parts (ogbn-*, ogbl-*,
+    Planetoid) each sequence has one `Data`; the three share their tensors and differ in what is asked of them:
+
+    * level "graph": `y` has one row a graph;
+    * level "node": `y` has one row for each entry of `target_index` [T] int64; without it, one a node;
+    * level "link": `y` has one row a column of `pair_index` [2, P] int64, 1 for a link and 0 for none. Training graphs
+      hold the links only; what is no link is drawn in training.
+
+    `x`, `edge_attr` and their categories are as :class:`~graphformer.graphs.Features` says; `edge_index` [2, e]
+    holds both directions of an undirected edge.
 
     Attributes:
         name: Name of the data set, as :func:`graphformer.data.load` takes it.
-        train: Training graphs. Each is a `Data` with `x` [n, atom features] int64, `edge_index` [2, e] with both
-            directions of a bond, `edge_attr` [e, bond features] int64 and `y` [1, num_tasks] float32. A missing
-            label is NaN.
-        valid: Validation graphs, for choosing a model.
-        test: Test graphs, for reporting it.
-        num_tasks: Labels a graph.
-        task_type: "regression" or "binary classification" (of each label by itself).
-        metric: Name of the measure: "rmse", "rocauc" or "ap".
+        level: "graph", "node" or "link".
+        train: Training graphs.
+        valid: The same for choosing a model.
+        test: The same for reporting it.
+        task_type: "regression" and "binary classification": `y` [*, num_tasks] float32, NaN where a label is missing.
+            "multiclass classification": `y` [*, 1] int64, -1 where missing. "subtoken prediction": `y` [*, L] int64,
+            the words of a name, filled up with -1; words of `num_outputs` and above are not in the vocabulary.
+            "link prediction": `y` [P, 1] float32.
+        num_tasks: Columns of `y` that are measured; 1 but for several labels at once.
+        num_outputs: Outputs of a model for a row of `y`: num_tasks; the number of classes; or for subtokens the number
+            of words that it may say at each of `length` places.
+        metric: Name of the measure, such as "rmse", "rocauc", "ap", "acc", "F1", "hits@50", "mrr", "mae".
         higher_is_better: Direction of the measure.
-        node_categories: Number of values of each atom feature.
-        edge_categories: Number of values of each bond feature.
+        features: What the nodes and edges carry.
         measure: What :meth:`evaluate` calls; the official evaluator for OGB data sets.
+        length: Words that are predicted for each row (subtoken prediction only); 1 otherwise.
     """
 
     name: str
+    level: Level
     train: Sequence[Data] = field(repr=False)
     valid: Sequence[Data] = field(repr=False)
     test: Sequence[Data] = field(repr=False)
-    num_tasks: int
     task_type: TaskType
+    num_tasks: int
+    num_outputs: int
     metric: str
     higher_is_better: bool
-    node_categories: tuple[int, ...]
-    edge_categories: tuple[int, ...]
+    features: Features
     measure: Callable[[Tensor, Tensor], float] = field(repr=False)
+    length: int = 1
 
     def evaluate(self, y_true: Tensor, y_pred: Tensor) -> float:
         """The measure over a whole split.
 
         Args:
-            y_true: Labels. Shape `[graphs, num_tasks]`, float; missing labels are NaN and do not count.
-            y_pred: Predictions, same shape: values for regression, any increasing score for classification.
+            y_true: Labels, as `y` of the split's graphs, stacked.
+            y_pred: Predictions with as many rows. Regression: values `[*, num_tasks]`. Binary classification: any
+                increasing score, `[*, num_tasks]`. Multiclass classification: scores `[*, num_outputs]`. Subtokens:
+                words `[*, length]` int64. Links: scores `[P, 1]`.
 
         Raises:
-            InputError: The shapes differ or are not `[graphs, num_tasks]`.
+            InputError: The numbers of rows differ, or the shapes are not those above.
             DataError: The measure is not defined on these labels (ROC-AUC without both classes).
         """
         shape = tuple(y_true.shape)
-        require(
-            y_true.dim() == 2 and shape[1] == self.num_tasks,
-            "evaluate",
-            "y_true",
-            f"have shape [graphs, {self.num_tasks}]",
-            list(shape),
-            "Stack one row of labels a graph.",
-        )
-        require(
-            tuple(y_pred.shape) == shape,
-            "evaluate",
-            "y_pred",
-            f"have y_true's shape {list(shape)}",
-            list(y_pred.shape),
-            "Give one prediction a graph and task.",
-        )
+        columns = {"multiclass classification": self.num_outputs, "subtoken prediction": self.length}
+        width = columns.get(self.task_type, self.num_tasks)
+        fits = y_true.dim() == 2 and (self.task_type == "subtoken prediction" or shape[1] == self.num_tasks)
+        rule, remedy = f"have shape [rows, {self.num_tasks}]", "Stack one row of labels after the other."
+        require(fits, "evaluate", "y_true", rule, list(shape), remedy)
+        fits = tuple(y_pred.shape) == (shape[0], width)
+        rule = f"have shape [{shape[0]}, {width}]"
+        require(fits, "evaluate", "y_pred", rule, list(y_pred.shape), "Give one row of predictions a row of labels.")
         return self.measure(y_true, y_pred)
 
 

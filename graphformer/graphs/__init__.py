@@ -6,10 +6,11 @@ import torch
 
 from graphformer.graphs.attention_graph import AttentionGraph
 from graphformer.graphs.describe import GraphStats
+from graphformer.graphs.features import Features
 from graphformer.graphs.layout import Layout
 from graphformer.graphs.united import UnitedGraphs
 
-__all__ = ["AttentionGraph", "GraphStats", "Layout", "attach"]
+__all__ = ["AttentionGraph", "Features", "GraphStats", "Layout", "attach"]
 
 
 def attach(data: Any, graph: AttentionGraph) -> Any:
