@@ -178,7 +178,15 @@ def molhiv(root: str, most: int | None, reads_edges: bool) -> Training:
 
     task = load("ogbg-molhiv", root)
     batches = list(DataLoader(task.train[:most], batch_size=256))
-    return Training(batches, task.node_categories, task.edge_categories, reads_edges, channels=64, heads=8, layers=5)
+    return Training(
+        batches,
+        task.features.node_categories,
+        task.features.edge_categories,
+        reads_edges,
+        channels=64,
+        heads=8,
+        layers=5,
+    )
 
 
 def has_molhiv(root: str | None) -> bool:

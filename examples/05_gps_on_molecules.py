@@ -19,7 +19,7 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINEConv, global_mean_pool
 from torch_geometric.transforms import AddRandomWalkPE
 
-from graphformer.data import GraphTask, load
+from graphformer.data import Task, load
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config:
 class GPS(torch.nn.Module):
     """Atoms, bonds and random walks in; one row of labels a molecule out."""
 
-    def __init__(self, task: GraphTask, layers: str, config: Config) -> None:
+    def __init__(self, task: Task, layers: str, config: Config) -> None:
         super().__init__()
         # The line to change; nothing else in this file knows whose layer it is.
         if layers == "pyg":
@@ -63,7 +63,7 @@ class GPS(torch.nn.Module):
         return self.out(global_mean_pool(x, data.batch))
 
 
-def train(task: GraphTask, parts: dict, layers: str, seed: int, config: Config) -> tuple[float, float]:
+def train(task: Task, parts: dict, layers: str, seed: int, config: Config) -> tuple[float, float]:
     """Test error at the best validation epoch, and the median seconds of a training epoch."""
     torch.manual_seed(seed)
     model = GPS(task, layers, config)

@@ -6,30 +6,65 @@ from typing import Any
 
 from graphformer._checks import require
 from graphformer.cli.parser import new_parser, parse
-from graphformer.train.config import TrainConfig, config_from_mapping, read_config, read_mapping, recipe_mapping
+from graphformer.models.config import MODELS, config_class
+from graphformer.train.config import (
+    DEFAULT_MODEL,
+    TrainConfig,
+    config_from_mapping,
+    read_config,
+    read_mapping,
+    recipe_mapping,
+)
 
-DESCRIPTION = """Train a graph transformer and measure it on the test split at its best validation epoch.
-The settings are, from weak to strong: the defaults below, the built-in recipe of the data set, --config, options."""
+DESCRIPTION = """Train a model on a data set and measure it on the test split at its best validation epoch.
+The settings are, from weak to strong: the defaults below, the built-in recipe of the data set, --config, options.
+--model NAME chooses the model; --model NAME --help tells its settings."""
 
 
 def run(words: list[str]) -> None:
     """Train with the settings of these words, and print what came out."""
-    parser = new_parser("train", DESCRIPTION)
-    parser.add_argument(
-        "dataset", nargs="?", metavar="DATASET", help="logp, made in memory, or an OGB set: ogbg-molesol"
-    )
-    parser.add_argument("--config", type=str, default=None, help="YAML file with any of these settings")
-    parser.add_argument("--resume", type=str, default=None, metavar="RUN", help="continue this run; stands alone")
-    parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
-    parser.add_class_arguments(TrainConfig, as_group=False, skip={"dataset", "download"})
-    values = parse(parser, words)
+    about_run, about_model = _split(words)
+    if any(word in ("-h", "--help") for word in words):
+        names = [value for option, value in zip(about_run, about_run[1:], strict=False) if option == "--model.name"]
+        parse(_parser(names[-1] if names else DEFAULT_MODEL), ["--help"])
+    values = parse(_parser(None), about_run)
     if values["resume"] is not None:
         _tell(_resume(values["resume"], words))
     else:
-        config = _config(values, words)
+        config = _config(values, about_run, about_model)
         from graphformer.train import train
 
         _tell(train(config))
+
+
+def _parser(model: str | None) -> Any:
+    """The options of a run, and of this model's settings."""
+    parser = new_parser("train", DESCRIPTION)
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="logp (made in memory), ogbg-molesol, ...")
+    parser.add_argument("--config", type=str, default=None, help="YAML file with any of these settings")
+    parser.add_argument("--resume", type=str, default=None, metavar="RUN", help="continue this run; stands alone")
+    parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+    parser.add_class_arguments(TrainConfig, as_group=False, skip={"dataset", "download", "model"})
+    parser.add_argument("--model.name", default=None, metavar="NAME", help=f"one of {', '.join(MODELS)}")
+    if model is not None:
+        parser.add_class_arguments(config_class(model), "model", as_group=False)
+    return parser
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words about the run, and those about the settings of its model, which can be read once the model is known."""
+    about_run: list[str] = []
+    about_model: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        option, is_whole, value = word.partition("=")
+        if option in ("--model", "--model.name"):
+            about_run += ["--model.name", value if is_whole else next(rest, "")]
+        elif option.startswith("--model."):
+            about_model += [word] if is_whole else [word, next(rest, "")]
+        else:
+            about_run.append(word)
+    return about_run, about_model
 
 
 def _resume(run: str, words: list[str]) -> Any:
@@ -41,43 +76,37 @@ def _resume(run: str, words: list[str]) -> Any:
     return resume(run)
 
 
-def _config(values: dict[str, Any], words: list[str]) -> TrainConfig:
-    """The settings of the recipe, of --config and of the options, the later over the earlier."""
-    written = {}
+def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]) -> TrainConfig:
+    """The settings of the recipe, of --config and of the options, the later over the earlier.
+
+    Settings of a model hold for that model only: where a later word chooses another, they are left behind.
+    """
+    written: dict[str, Any] = {}
     if values["config"]:
         read_config(values["config"])  # its mistakes are told with its name
-        written = _flat(read_mapping(values["config"]))
-    given = {name: value for name, value in _flat(values).items() if _gives(words, name)}
-    given.pop("config", None)
+        written = read_mapping(values["config"])
     dataset = values["dataset"] or written.get("dataset", TrainConfig.dataset)
-    merged = {**_flat(recipe_mapping(dataset)), **written, **given, "dataset": dataset}
-    return config_from_mapping(_nested(merged), "the options of train")
+    merged = _over(recipe_mapping(dataset), written)
+    if values["model"]["name"]:
+        merged = _over(merged, {"model": {"name": values["model"]["name"]}})
+    parser = _parser(merged.get("model", {}).get("name", DEFAULT_MODEL))
+    given = parse(parser, about_run + about_model)
+    model = {name: value for name, value in given.pop("model").items() if _gives(about_model, f"model.{name}")}
+    merged = _over(merged, {name: value for name, value in given.items() if _gives(about_run, name)})
+    merged["model"] = {**merged.get("model", {}), **model}
+    merged.pop("config", None)
+    return config_from_mapping({**merged, "dataset": dataset}, "the options of train")
+
+
+def _over(weak: dict[str, Any], strong: dict[str, Any]) -> dict[str, Any]:
+    model, stronger = weak.get("model", {}), strong.get("model", {})
+    if stronger.get("name", model.get("name", DEFAULT_MODEL)) != model.get("name", DEFAULT_MODEL):
+        model = {}
+    return {**weak, **strong, "model": {**model, **stronger}}
 
 
 def _gives(words: list[str], name: str) -> bool:
-    """Whether the words hold the option, or the one of its group (`--model` gives all of `--model.*`)."""
-    options = {word.partition("=")[0] for word in words}
-    return f"--{name}" in options or f"--{name.partition('.')[0]}" in options
-
-
-def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if key == "__path__":  # jsonargparse's note of the file that `--model FILE` read
-            continue
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *groups, name = key.split(".")
-        inner = nested
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[name] = value
-    return nested
+    return any(word.partition("=")[0] == f"--{name}" for word in words)
 
 
 def _tell(result: Any) -> None:

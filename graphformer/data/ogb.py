@@ -90,7 +90,9 @@ def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) ->
         higher_is_better=dataset.eval_metric != "rmse",
         features=molecule_features(),
         measure=_official_measure(name),
-        **parts,
+        train=parts["train"],
+        valid=parts["valid"],
+        test=parts["test"],
     )
 
 

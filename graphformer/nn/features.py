@@ -19,7 +19,7 @@ class _Encoder(torch.nn.Module):
     def __init__(self, features: Features, categories: Sequence[int], numbers: int, channels: int) -> None:
         super().__init__()
         self.features = features
-        self.embeddings = ModuleList(Embedding(count, channels) for count in categories)
+        self.embeddings: Any = ModuleList(Embedding(count, channels) for count in categories)
         self.lin = Linear(numbers, channels) if numbers else None
         self.reset_parameters()
 
@@ -142,6 +142,7 @@ def _read(batch: Any, name: str, categories: Sequence[int], channels: int) -> tu
         numbers = getattr(batch, name, None)
         if numbers is None or numbers.dim() != 2 or numbers.shape[1] != channels:
             _refuse_shape(name, numbers, channels)
+        assert numbers is not None
         if not numbers.is_floating_point():
             refuse("model", name, "hold floating-point numbers", numbers.dtype, "Convert it with .float().")
     if categories:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from graphformer._checks import require, require_choice
 from graphformer._errors import InputError
-from graphformer.models.config import GraphTransformerConfig
+from graphformer.models.config import GraphTransformerConfig, config_class, name_of
 
 RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_MODEL = name_of(GraphTransformerConfig())
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TrainConfig:
         num_workers: Processes that make batches; 0 makes them in this one.
         precision: Arithmetic of the model, in Lightning's words.
         folder: Where the run writes. Default: the first free runs/<dataset>-<n>.
-        model: The model.
+        model: The settings of a model, one of `graphformer.models.MODELS`. In a file, its `name` chooses which.
     """
 
     dataset: str = "logp"
@@ -51,7 +52,7 @@ class TrainConfig:
     num_workers: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     folder: str | None = None
-    model: GraphTransformerConfig = field(default_factory=GraphTransformerConfig)
+    model: Any = field(default_factory=GraphTransformerConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
@@ -99,7 +100,9 @@ def write_config(config: TrainConfig, path: str | Path) -> None:
     """Write every setting as YAML."""
     import yaml
 
-    Path(path).write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+    mapping = asdict(config)
+    mapping["model"] = {"name": name_of(config.model), **mapping["model"]}
+    Path(path).write_text(yaml.safe_dump(mapping, sort_keys=False), encoding="utf-8")
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
             f"config: {path} must be a readable YAML file; got {first}. Check its path and text."
         ) from None
     mapping = {} if mapping is None else mapping
-    _check_keys(mapping, TrainConfig, str(path), "")
+    _check_keys(mapping, str(path))
     return mapping
 
 
@@ -124,26 +127,38 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str) -> TrainConfig:
     Raises:
         InputError: An unknown key or a value of a wrong kind; `where` says in the message where it stands.
     """
+    _check_keys(mapping, where)
+    settings = dict(mapping)
+    model = dict(settings.pop("model", {}))
+    kind = config_class(model.pop("name", DEFAULT_MODEL))
+    return TrainConfig(**_parse(TrainConfig, settings, where, skip={"model"}), model=kind(**_parse(kind, model, where)))
+
+
+def _parse(kind: type, mapping: Mapping[str, Any], where: str, skip: set[str] | None = None) -> dict[str, Any]:
     from jsonargparse import ArgumentError, ArgumentParser
 
-    _check_keys(mapping, TrainConfig, where, "")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(TrainConfig)
+    parser.add_class_arguments(kind, skip=skip)
     try:
-        parsed = parser.parse_object(dict(mapping)).as_dict()
+        return parser.parse_object(dict(mapping)).as_dict()
     except ArgumentError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"config: {where} must hold values of the right kind; got {reason} Correct them.") from None
-    return TrainConfig(**{**parsed, "model": GraphTransformerConfig(**parsed["model"])})
 
 
-def _check_keys(mapping: Any, kind: type, where: str, prefix: str) -> None:
-    is_mapping, what = isinstance(mapping, Mapping), prefix.rstrip(".") or where
+def _check_keys(mapping: Any, where: str) -> None:
+    _check_mapping(mapping, where)
+    names = [entry.name for entry in fields(TrainConfig)]
+    for key in mapping:
+        require_choice(str(key), names, "config", f"a key of {where}")
+    model = mapping.get("model", {})
+    _check_mapping(model, "model")
+    kind = config_class(model.get("name", DEFAULT_MODEL))
+    names = [f"model.{name}" for name in (*(entry.name for entry in fields(kind)), "name")]
+    for key in model:
+        require_choice(f"model.{key}", names, "config", f"a key of {where}")
+
+
+def _check_mapping(mapping: Any, what: str) -> None:
+    is_mapping = isinstance(mapping, Mapping)
     require(is_mapping, "config", what, "be a mapping of settings", type(mapping).__name__, "Write `key: value`.")
-    known = {entry.name: entry for entry in fields(kind)}
-    for key, value in mapping.items():
-        names = [prefix + name for name in known]
-        require_choice(f"{prefix}{key}", names, "config", f"a key of {where}")
-        nested = known[key].default_factory
-        if isinstance(nested, type) and is_dataclass(nested):
-            _check_keys(value, nested, where, f"{prefix}{key}.")

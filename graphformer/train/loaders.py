@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
-from graphformer.models.graph_transformer import transform
+from graphformer.models import transform
 from graphformer.train.config import TrainConfig
 
 

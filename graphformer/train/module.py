@@ -1,24 +1,25 @@
-"""The Lightning module: a graph transformer with a loss, a schedule and the data set's own measure."""
+"""The Lightning module: a model with an objective, a schedule and the data set's own measure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data import Data
 
 from graphformer._checks import require
 from graphformer._errors import RunError
-from graphformer.data.task import GraphTask, TaskType
-from graphformer.models.graph_transformer import GraphTransformer
+from graphformer.data.task import Level, Task, TaskType
+from graphformer.graphs import Features
+from graphformer.models import build
 from graphformer.train.config import TrainConfig
+from graphformer.train.objectives import objective
 
 
 @dataclass(frozen=True)
@@ -26,24 +27,30 @@ class TaskFacts:
     """What a model must know of its data set; kept in every checkpoint, so that predicting needs no data."""
 
     name: str
-    num_tasks: int
+    level: Level
     task_type: TaskType
+    num_tasks: int
+    num_outputs: int
     metric: str
     higher_is_better: bool
-    node_categories: tuple[int, ...]
-    edge_categories: tuple[int, ...]
+    features: Features
+    length: int = 1
 
     @classmethod
-    def of(cls, task: GraphTask) -> TaskFacts:
+    def of(cls, task: Task) -> TaskFacts:
         """The facts of a task."""
         return cls(**{name: getattr(task, name) for name in cls.__dataclass_fields__})
 
+    @classmethod
+    def read(cls, mapping: Mapping[str, Any]) -> TaskFacts:
+        """The facts that a checkpoint holds; the inverse of `dataclasses.asdict`."""
+        return cls(**{**mapping, "features": Features(**mapping["features"])})
+
 
 class GraphModule(LightningModule):
-    """Trains a :class:`graphformer.models.GraphTransformer` on a graph-property task.
+    """Trains a model on a task, with the objective of the task's type; missing labels do not count.
 
-    Regression minimises the mean squared error of standardised labels, classification the binary cross entropy of each
-    label; missing labels (NaN) do not count. Predictions are made with a running mean of the weights.
+    Predictions are made with a running mean of the weights.
 
     Args:
         config: The run.
@@ -51,9 +58,6 @@ class GraphModule(LightningModule):
         steps: Steps of the whole run, which the schedule of the learning rate spans. 0 where nothing is trained.
         measure: Of labels and predictions of a whole split; None where nothing is validated.
     """
-
-    label_mean: Tensor
-    label_scale: Tensor
 
     def __init__(
         self,
@@ -64,25 +68,20 @@ class GraphModule(LightningModule):
     ) -> None:
         super().__init__()
         self.config, self.facts, self.steps, self.measure = config, facts, steps, measure
-        self.model = GraphTransformer(config.model, facts.node_categories, facts.edge_categories, facts.num_tasks)
+        self.objective = objective(facts.task_type, facts.num_tasks, facts.num_outputs, facts.length, facts.metric)
+        self.model = build(config.model, facts.features, self.objective.width, facts.level)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
-        self.register_buffer("label_mean", torch.zeros(facts.num_tasks))
-        self.register_buffer("label_scale", torch.ones(facts.num_tasks))
         self.epoch_metrics: dict[str, float] = {}
         self._losses: list[Tensor] = []
         self._validated: list[tuple[Tensor, Tensor]] = []
 
-    def standardise(self, graphs: Sequence[Data]) -> None:
-        """Take the labels' mean and deviation from the training graphs (regression only)."""
-        if self.facts.task_type == "regression":
-            mean, scale = label_statistics(torch.cat([graph.y for graph in graphs]))
-            self.label_mean.copy_(mean)
-            self.label_scale.copy_(scale)
+    def look_at(self, graphs: Sequence[Data]) -> None:
+        """Let the objective take what it needs from the training labels."""
+        self.objective.prepare(torch.cat([graph.y for graph in graphs]))
 
     def predict_batch(self, batch: Any) -> Tensor:
-        """Values in the labels' units, or probabilities. Shape `[graphs, num_tasks]`, float32."""
-        output = self.averaged(batch).float()
-        return output * self.label_scale + self.label_mean if self.facts.task_type == "regression" else output.sigmoid()
+        """What the task's measure takes, such as values in the labels' units or probabilities; float32 or int64."""
+        return self.objective.predict(self.averaged(batch).float())
 
     def _average(self, mean: Any, current: Any, count: Tensor | int) -> None:
         """Move the mean towards the current weights; the first steps count more, so that no start-up is dragged on."""
@@ -95,22 +94,13 @@ class GraphModule(LightningModule):
         if batch_index == 0:
             # Dropout of an epoch follows from the seed and the epoch alone, so that a resumed run repeats it.
             torch.manual_seed(_epoch_seed(self.config.seed, self.current_epoch))
-        loss = self._loss(self.model(batch).float(), batch.y)
+        loss = self.objective(self.model(batch).float(), batch.y)
         self._losses.append(loss.detach())
         return loss
 
     def on_train_batch_end(self, *arguments: Any) -> None:
         """Take the step into the running mean."""
         self.averaged.update_parameters(self.model)
-
-    def _loss(self, output: Tensor, y: Tensor) -> Tensor:
-        known = ~y.isnan()
-        target = y.where(known, self.label_mean)  # a NaN would stay in the gradient, even times 0
-        if self.facts.task_type == "regression":
-            each = (output - (target - self.label_mean) / self.label_scale).square()
-        else:
-            each = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
-        return each.where(known, 0.0).sum() / known.sum().clamp(min=1)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """Keep the predictions: the measure needs the whole split."""
@@ -147,18 +137,6 @@ class GraphModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the task's facts beside the weights."""
         checkpoint["task"] = asdict(self.facts)
-
-
-def label_statistics(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each label over the graphs that have it; a deviation of 0 counts as 1.
-
-    Example:
-        >>> label_statistics(torch.tensor([[1.0, 5.0], [3.0, float("nan")]]))
-        (tensor([2., 5.]), tensor([1., 1.]))
-    """
-    mean = y.nanmean(0)
-    scale = (y - mean).square().nanmean(0).sqrt()
-    return mean, scale.where(scale > 0, 1.0)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

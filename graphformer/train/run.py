@@ -20,12 +20,13 @@ from torch_geometric.data import Data
 from graphformer._checks import require_choice
 from graphformer._errors import RunError
 from graphformer.data import from_smiles_list, load
-from graphformer.data.task import GraphTask
-from graphformer.models.graph_transformer import transform
+from graphformer.data.task import Task
+from graphformer.models import transform
 from graphformer.train.config import TrainConfig
 from graphformer.train.folder import RunFolder, read_checkpoint
 from graphformer.train.loaders import plain_loader, prepare, training_loader
-from graphformer.train.module import GraphModule, TaskFacts, label_statistics
+from graphformer.train.module import GraphModule, TaskFacts
+from graphformer.train.objectives import label_statistics
 from graphformer.train.progress import RunBar
 from graphformer.train.record import Record, SafeCheckpoints
 from graphformer.train.report import draw_curve
@@ -168,7 +169,7 @@ def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) 
     return [Prediction(smiles[row], row, value) for row, value in rows], read.problems
 
 
-def _fit(config: TrainConfig, task: GraphTask, folder: RunFolder) -> RunResult:
+def _fit(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult:
     """Train to the last epoch, from the last checkpoint where there is one, then measure the best epoch."""
     facts = TaskFacts.of(task)
     record = Record(folder, f"valid_{task.metric}", task.higher_is_better)
@@ -178,7 +179,7 @@ def _fit(config: TrainConfig, task: GraphTask, folder: RunFolder) -> RunResult:
             batches = training_loader(splits["train"], config)
             torch.manual_seed(config.seed)
             module = GraphModule(config, facts, steps=config.epochs * len(batches), measure=task.evaluate)
-            module.standardise(splits["train"])
+            module.look_at(splits["train"])
             checkpoint = str(folder.last) if folder.last.exists() else None
             _run_trainer(_trainer(config, record), module, batches, plain_loader(splits["valid"], config), checkpoint)
             return _finish(config, task, folder, record, splits)
@@ -189,7 +190,7 @@ def _fit(config: TrainConfig, task: GraphTask, folder: RunFolder) -> RunResult:
 
 
 def _finish(
-    config: TrainConfig, task: GraphTask, folder: RunFolder, record: Record, splits: dict[str, list[Data]]
+    config: TrainConfig, task: Task, folder: RunFolder, record: Record, splits: dict[str, list[Data]]
 ) -> RunResult:
     record.write_rows()  # a crash may have come between the last checkpoint and its row
     best = record.best()
@@ -246,9 +247,9 @@ def _load_module(folder: RunFolder, path: Path) -> GraphModule:
     config = folder.read_config()
     checkpoint = read_checkpoint(path)
     try:
-        module = GraphModule(config, TaskFacts(**checkpoint["task"]))
+        module = GraphModule(config, TaskFacts.read(checkpoint["task"]))
         module.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
             f"run: {path} must fit the model of {folder.config}; got {reason}. "
@@ -266,7 +267,7 @@ def _predictions(module: GraphModule, graphs: list[Data]) -> Tensor:
     return torch.cat([module.predict_batch(batch) for batch in plain_loader(graphs, module.config)])
 
 
-def _mean_predictor(task: GraphTask) -> float | None:
+def _mean_predictor(task: Task) -> float | None:
     if task.task_type != "regression":
         return None
     mean, _ = label_statistics(torch.cat([graph.y for graph in task.train]))

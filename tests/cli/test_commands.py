@@ -10,8 +10,8 @@ import pytest
 import graphformer
 from graphformer.cli import main as cli
 from graphformer.cli.main import COMMANDS, main
-from graphformer.data import edge_categories, from_smiles_list, node_categories
-from graphformer.data.task import GraphTask, rmse
+from graphformer.data import from_smiles_list, molecule_features
+from graphformer.data.task import Task, rmse
 
 TINY = ["--model.channels=8", "--model.layers=1", "--model.heads=2", "--model.walk_steps=2", "--batch_size=3"]
 
@@ -28,9 +28,9 @@ def asked(monkeypatch):
 
     def load(name, root, download=False):
         calls.append((name, root, download))
-        kinds = {"num_tasks": 1, "task_type": "regression", "metric": "rmse", "higher_is_better": False}
-        categories = {"node_categories": node_categories(), "edge_categories": edge_categories()}
-        return GraphTask(name=name, train=graphs, valid=graphs, test=graphs, measure=rmse, **kinds, **categories)
+        kinds = {"level": "graph", "task_type": "regression", "num_tasks": 1, "num_outputs": 1, "metric": "rmse"}
+        parts = {"train": graphs, "valid": graphs, "test": graphs, "features": molecule_features()}
+        return Task(name=name, measure=rmse, higher_is_better=False, **kinds, **parts)
 
     monkeypatch.setattr("graphformer.train.run.load", load)
     return calls
@@ -71,8 +71,7 @@ def test_settings_come_from_defaults_recipe_file_and_options_in_this_order(asked
     assert main(["train", "ogbg-mollipo"]) == 0
     assert main(["train", "--config", "c.yaml", "--seed", "9", "--model.heads", "4", "--download"]) == 0
     assert main(["train", "logp", "--config", "c.yaml"]) == 0
-    (tmp_path / "model.yaml").write_text("layers: 7\n")
-    assert main(["train", "ogbg-mollipo", "--model", "model.yaml"]) == 0
+    assert main(["train", "ogbg-mollipo", "--model", "graph_transformer", "--model.layers", "7"]) == 0
     recipe, merged, other, grouped = seen
     assert grouped.model.layers == 7
     assert (recipe.dataset, recipe.epochs, recipe.batch_size, recipe.model.layers) == ("ogbg-mollipo", 11, 12, 2)

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 import graphformer as gf
 from graphformer import _library
-from graphformer.graphs import tiles
+from graphformer.graphs import Features, tiles
 from graphformer.kernels import native
 from graphformer.models import GraphTransformer, GraphTransformerConfig
 from graphformer.patterns import Bipartite, Blocks, Causal, Edges, Full, Global, Random, Window
@@ -193,7 +193,7 @@ def test_a_graph_transformer_brings_its_pattern_and_terms() -> None:
     config = GraphTransformerConfig(
         channels=24, heads=3, layers=5, pattern="Edges().as_relation(0) | Full().as_relation(1)"
     )
-    model = GraphTransformer(config, node_categories=[2], edge_categories=[3, 4], num_outputs=1)
+    model = GraphTransformer(config, Features(node_categories=(2,), edge_categories=(3, 4)), num_outputs=1)
     told = gf.estimate(model, MOLECULE)
     terms = ("relation_bias", "edge_key", "edge_value")
     alone = gf.estimate(gf.patterns.parse(config.pattern), MOLECULE, heads=3, width=8, terms=terms, edge_dim=7)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graphformer._errors import DataError, InputError, MissingPackageError
-from graphformer.data import edge_categories, from_smiles, from_smiles_list, node_categories
+from graphformer.data import from_smiles, from_smiles_list, molecule_features
 from graphformer.data._quiet_ogb import ogb_module
 
 
@@ -17,8 +17,8 @@ def test_a_molecule_has_both_directions_of_each_bond_and_features_in_range():
     assert data.edge_attr.shape == (10, 3)
     forward = set(map(tuple, data.edge_index.T.tolist()))
     assert forward == {(j, i) for i, j in forward}
-    assert (data.x < torch.tensor(node_categories())).all()
-    assert (data.edge_attr < torch.tensor(edge_categories())).all()
+    assert (data.x < torch.tensor(molecule_features().node_categories)).all()
+    assert (data.edge_attr < torch.tensor(molecule_features().edge_categories)).all()
     assert data.y.shape == (1, 2)
     assert data.y.dtype == torch.float32
 

@@ -145,9 +145,9 @@ def test_a_measure_that_is_not_defined_is_told(tmp_path):
 
 def test_evaluate_checks_shapes(esol):
     task = load("ogbg-molesol", root=esol.parent)
-    with pytest.raises(InputError, match=r"evaluate: y_true must have shape \[graphs, 1\]; got \[3, 2\]"):
+    with pytest.raises(InputError, match=r"evaluate: y_true must have shape \[rows, 1\]; got \[3, 2\]"):
         task.evaluate(torch.ones(3, 2), torch.ones(3, 2))
-    with pytest.raises(InputError, match=r"evaluate: y_pred must have y_true's shape \[3, 1\]; got \[4, 1\]"):
+    with pytest.raises(InputError, match=r"evaluate: y_pred must have shape \[3, 1\]; got \[4, 1\]"):
         task.evaluate(torch.ones(3, 1), torch.ones(4, 1))
 
 

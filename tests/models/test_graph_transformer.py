@@ -7,6 +7,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
 from graphformer import GraphformerError
+from graphformer.graphs import Features
 from graphformer.models import GraphTransformer, GraphTransformerConfig, transform
 
 NODES, EDGES, TASKS = [5, 3], [4, 2], 3
@@ -28,7 +29,7 @@ def sample(num_nodes, num_bonds, seed=0):
 def make(**settings):
     torch.manual_seed(0)
     config = GraphTransformerConfig(**{"channels": 16, "layers": 2, "heads": 4, "walk_steps": 3, **settings})
-    return GraphTransformer(config, NODES, EDGES, TASKS), transform(config)
+    return GraphTransformer(config, Features(NODES, 0, EDGES), TASKS), transform(config)
 
 
 SIZES = [(6, 9), (1, 0), (4, 0), (9, 14)]
@@ -88,7 +89,7 @@ def test_edge_categories_matter_where_the_pattern_holds_edges(pattern, reads):
 def test_the_number_of_equal_neighbours_matters():
     torch.manual_seed(0)
     config = GraphTransformerConfig(channels=16, layers=1, heads=4, walk_steps=0, pooling="mean", norm="layer")
-    model = GraphTransformer(config, [2], [], 1).eval()
+    model = GraphTransformer(config, Features((2,)), 1).eval()
     torch.nn.init.zeros_(model.degree_embedding.weight)  # leaves the scaler alone to tell
     torch.nn.init.ones_(model.blocks[0].degree_scaler.slope)
 
@@ -114,7 +115,7 @@ def test_relations_of_the_pattern_are_read():
 
 def test_without_edge_features():
     config = GraphTransformerConfig(channels=16, layers=1, heads=4, walk_steps=0)
-    model = GraphTransformer(config, NODES, [], TASKS)
+    model = GraphTransformer(config, Features(NODES), TASKS)
     data = sample(6, 9)
     del data.edge_attr
     assert model(transform(config)(data)).shape == (1, TASKS)
@@ -183,7 +184,7 @@ def test_runs_in_the_dtype_of_its_weights(dtype, pattern):
 def test_a_bad_pattern_is_told_when_model_and_transform_are_made(pattern, message):
     config = GraphTransformerConfig(channels=16, pattern=pattern)
     with pytest.raises(GraphformerError, match=f"^parse: {message}"):
-        GraphTransformer(config, NODES, EDGES, TASKS)
+        GraphTransformer(config, Features(NODES, 0, EDGES), TASKS)
     with pytest.raises(GraphformerError, match=f"^parse: {message}"):
         transform(config)
 
@@ -222,6 +223,6 @@ def test_refuses_what_does_not_fit():
         with pytest.raises(GraphformerError, match=message):
             model(bad)
     with pytest.raises(GraphformerError, match=r"node_categories must hold positive counts; got \[5, 0\]"):
-        GraphTransformer(model.config, [5, 0], EDGES, TASKS)
+        Features([5, 0])
     with pytest.raises(GraphformerError, match="num_outputs must be at least 1; got 0"):
-        GraphTransformer(model.config, NODES, EDGES, 0)
+        GraphTransformer(model.config, model.features, 0)

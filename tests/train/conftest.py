@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from graphformer.data import edge_categories, from_smiles_list, node_categories
-from graphformer.data.task import GraphTask, rmse
+from graphformer.data import from_smiles_list, molecule_features
+from graphformer.data.task import Task, rmse
 from graphformer.models.config import GraphTransformerConfig
 from graphformer.train import TrainConfig
 
@@ -14,19 +14,20 @@ LABELS = [-0.3, 2.1, -0.2, 0.3, 3.4, 1.4, -1.4, -0.3, 0.6, 4.7]
 
 
 @pytest.fixture(scope="session")
-def task() -> GraphTask:
+def task() -> Task:
     graphs = from_smiles_list(SMILES, LABELS).samples
-    return GraphTask(
+    return Task(
         name="ten",
+        level="graph",
         train=graphs,
         valid=graphs[:6],
         test=graphs[3:],
         num_tasks=1,
+        num_outputs=1,
         task_type="regression",
         metric="rmse",
         higher_is_better=False,
-        node_categories=node_categories(),
-        edge_categories=edge_categories(),
+        features=molecule_features(),
         measure=rmse,
     )
 

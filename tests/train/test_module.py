@@ -9,7 +9,8 @@ from torch_geometric.data import Batch
 
 from graphformer.models import transform
 from graphformer.train.loaders import EpochShuffle
-from graphformer.train.module import GraphModule, TaskFacts, label_statistics
+from graphformer.train.module import GraphModule, TaskFacts
+from graphformer.train.objectives import label_statistics
 
 
 def test_missing_labels_do_not_enter_the_statistics():
@@ -22,40 +23,40 @@ def test_missing_labels_do_not_enter_the_statistics():
 @pytest.fixture
 def module(small, task):
     made = GraphModule(small, TaskFacts.of(task), steps=20, measure=task.evaluate)
-    made.standardise(task.train)
+    made.look_at(task.train)
     return made
 
 
 def test_regression_is_learnt_in_standard_units_and_told_in_the_labels(module, task, small):
     batch = Batch.from_data_list([transform(small.model)(graph) for graph in task.train])
     mean = torch.cat([graph.y for graph in task.train]).mean()
-    assert module.label_mean.item() == pytest.approx(mean.item())
+    assert module.objective.mean.item() == pytest.approx(mean.item())
     module.eval()
-    module.averaged.module.head[3].weight.data.zero_()
-    module.averaged.module.head[3].bias.data.fill_(2.0)
-    expected = module.label_mean + 2 * module.label_scale
+    module.averaged.module.head.lin[3].weight.data.zero_()
+    module.averaged.module.head.lin[3].bias.data.fill_(2.0)
+    expected = module.objective.mean + 2 * module.objective.scale
     assert module.predict_batch(batch)[:, 0].tolist() == pytest.approx([expected.item()] * 10)
 
 
 def test_the_regression_loss_leaves_out_missing_labels(module):
-    module.label_mean.fill_(1.0)
-    module.label_scale.fill_(2.0)
+    module.objective.mean.fill_(1.0)
+    module.objective.scale.fill_(2.0)
     output = torch.tensor([[0.5], [3.0], [0.0]], requires_grad=True)
-    loss = module._loss(output, torch.tensor([[3.0], [torch.nan], [1.0]]))
+    loss = module.objective(output, torch.tensor([[3.0], [torch.nan], [1.0]]))
     loss.backward()
     assert loss.item() == pytest.approx(0.125)
     assert output.grad[1].item() == 0.0
 
 
 def test_the_classification_loss_leaves_out_missing_labels(small, task):
-    facts = replace(TaskFacts.of(task), task_type="binary classification", num_tasks=2)
+    facts = replace(TaskFacts.of(task), task_type="binary classification", num_tasks=2, num_outputs=2)
     module = GraphModule(small, facts)
     output = torch.tensor([[0.0, 5.0], [2.0, -1.0]], requires_grad=True)
-    loss = module._loss(output, torch.tensor([[1.0, torch.nan], [torch.nan, 0.0]]))
+    loss = module.objective(output, torch.tensor([[1.0, torch.nan], [torch.nan, 0.0]]))
     loss.backward()
     assert loss.item() == pytest.approx((math.log(2) + math.log1p(math.exp(-1))) / 2)
     assert output.grad[0, 1].item() == 0.0
-    assert module._loss(output.detach(), torch.full((2, 2), torch.nan)).item() == 0.0
+    assert module.objective(output.detach(), torch.full((2, 2), torch.nan)).item() == 0.0
 
 
 @pytest.mark.parametrize(("average", "expected"), [(0.0, 4.0), (0.1, 3.7), (0.99, 1 + 3 * 9 / 11)])
@@ -64,11 +65,11 @@ def test_the_running_mean_follows_the_weights(small, task, average, expected):
     counts = [name for name, value in module.model.named_buffers() if not value.is_floating_point()]
     assert counts
     for value in (1.0, 4.0):
-        module.model.head[3].bias.data.fill_(value)
+        module.model.head.lin[3].bias.data.fill_(value)
         for name in counts:
             module.model.get_buffer(name).fill_(int(value))
         module.on_train_batch_end()
-    assert module.averaged.module.head[3].bias.item() == pytest.approx(expected)
+    assert module.averaged.module.head.lin[3].bias.item() == pytest.approx(expected)
     assert {module.averaged.module.get_buffer(name).item() for name in counts} == {4}
     groups = module.configure_optimizers()["optimizer"].param_groups
     trained = {id(weight) for group in groups for weight in group["params"]}

@@ -308,7 +308,13 @@ def test_classification_trains_with_missing_labels(task, small, monkeypatch):
         return float(((y_pred > 0.5) == (y_true > 0.5)).float().mean())
 
     parts = {part: labelled(getattr(task, part)) for part in ("train", "valid", "test")}
-    kind = {"task_type": "binary classification", "num_tasks": 2, "metric": "accuracy", "higher_is_better": True}
+    kind = {
+        "task_type": "binary classification",
+        "num_tasks": 2,
+        "num_outputs": 2,
+        "metric": "accuracy",
+        "higher_is_better": True,
+    }
     binary = replace(task, measure=accuracy, **kind, **parts)
     monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: binary)
     result = train(replace(small, epochs=2))

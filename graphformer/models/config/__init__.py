@@ -1,0 +1,34 @@
+"""The settings of models: a plain dataclass each, in a file that imports nothing heavy, found by the model's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphformer._checks import require_choice
+from graphformer.models.config.graph_transformer import GraphTransformerConfig
+
+MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig}
+
+
+def config_class(name: Any) -> type:
+    """The dataclass of a model's settings.
+
+    Raises:
+        InputError: No model of that name; near names are suggested.
+
+    Example:
+        >>> config_class("graph_transformer").__name__
+        'GraphTransformerConfig'
+    """
+    require_choice(name, list(MODELS), "model", "name")
+    return MODELS[name]
+
+
+def name_of(config: Any) -> str:
+    """The name under which a config's model is known.
+
+    Example:
+        >>> name_of(GraphTransformerConfig())
+        'graph_transformer'
+    """
+    return next(name for name, kind in MODELS.items() if kind is type(config))

@@ -1,0 +1,114 @@
+"""Reading outputs off node vectors: of a whole graph, of nodes, of pairs of nodes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn import Dropout, Linear, Module, ReLU, Sequential
+from torch_geometric.utils import scatter
+
+from graphformer._checks import refuse, require_choice, require_count
+
+LEVELS = ("graph", "node", "link")
+Level = Literal["graph", "node", "link"]
+
+
+class Head(Module):
+    """A perceptron over pooled graphs, over nodes, or over the product of the two nodes of a pair.
+
+    Args:
+        level: "graph", "node" or "link".
+        channels: Width of the node vectors.
+        num_outputs: Outputs a graph, node or pair.
+        hidden: Widths of the hidden layers. Default: one as wide as the nodes.
+        dropout: After each hidden layer in training.
+        pooling: "sum", "mean" or "max" of the nodes of a graph; read at level "graph" only.
+
+    Raises:
+        InputError: An unknown level or pooling, or a count that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> Head("link", 8, 1)(torch.zeros(3, 8), Data(pair_index=torch.tensor([[0, 1], [2, 2]]))).shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(
+        self,
+        level: Level,
+        channels: int,
+        num_outputs: int,
+        hidden: tuple[int, ...] | None = None,
+        dropout: float = 0.0,
+        pooling: Literal["sum", "mean", "max"] = "mean",
+    ) -> None:
+        super().__init__()
+        require_choice(level, LEVELS, "Head", "level")
+        require_choice(pooling, ("sum", "mean", "max"), "Head", "pooling")
+        require_count(num_outputs, "Head", "num_outputs", "Give the number of outputs.")
+        self.level, self.pooling = level, pooling
+        widths = [channels, *((channels,) if hidden is None else hidden)]
+        steps: list[Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            steps += [Linear(before, after), ReLU(), Dropout(dropout)]
+        self.lin = Sequential(*steps, Linear(widths[-1], num_outputs))
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        for part in self.lin:
+            if isinstance(part, Linear):
+                part.reset_parameters()
+
+    def forward(self, x: Tensor, batch: Any) -> Tensor:
+        """Read off the outputs.
+
+        Args:
+            x: Node vectors. Shape `[N, channels]`.
+            batch: The PyG batch: its `batch` says which graph a node is of (level "graph"), its `target_index` [T]
+                which nodes are asked for (level "node"; without it, all), its `pair_index` [2, P] which pairs.
+
+        Returns:
+            Shape `[B, num_outputs]`, `[T, num_outputs]` or `[P, num_outputs]`.
+
+        Raises:
+            InputError: A batch without pair_index at level "link".
+        """
+        if self.level == "graph":
+            return self.lin(pool(x, batch, self.pooling))
+        if self.level == "node":
+            target = getattr(batch, "target_index", None)
+            return self.lin(x if target is None else x[target])
+        pairs = getattr(batch, "pair_index", None)
+        if pairs is None:
+            refuse("Head", "batch", "carry pair_index at level 'link'", None, "Give the pairs of nodes to judge.")
+        source, target = pairs
+        return self.lin(x[source] * x[target])
+
+
+def members(batch: Any) -> tuple[Tensor, int]:
+    """The graph of each node `[N]`, and the number of graphs; one `Data` is one graph.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> members(Data(edge_index=torch.empty(2, 0).long(), num_nodes=3))
+        (tensor([0, 0, 0]), 1)
+    """
+    if getattr(batch, "batch", None) is None:
+        return batch.edge_index.new_zeros(batch.num_nodes), 1
+    return batch.batch, batch.num_graphs
+
+
+def pool(x: Tensor, batch: Any, how: str) -> Tensor:
+    """The sum, mean or max of the nodes of each graph. Shape `[B, C]`; a graph without nodes gives zeros.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> pool(torch.tensor([[1.0], [3.0]]), Data(edge_index=torch.empty(2, 0).long(), num_nodes=2), "mean")
+        tensor([[2.]])
+    """
+    member, num_graphs = members(batch)
+    return scatter(x, member, dim_size=num_graphs, reduce=how)
