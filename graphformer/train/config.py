@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from graphformer._checks import require, require_choice
 from graphformer._errors import InputError
@@ -24,16 +24,32 @@ class TrainConfig:
         root: Folder that holds the data sets on disk.
         download: Fetch the data set if it is not there.
         epochs: Passes over the training split.
-        batch_size: Graphs in a step.
-        learning_rate: Peak of the learning rate: a linear rise, then half a cosine down to zero.
+        patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.
+        batch_size: Graphs in a step, over all devices; links in a step for link prediction, and target nodes where
+            neighbors are sampled.
+        accumulate: Batches whose gradients are summed up to a step.
+        learning_rate: Peak of the learning rate.
+        schedule: "cosine": a linear rise, then half a cosine down to zero; "constant": a linear rise, then the peak.
         weight_decay: Of AdamW.
         warmup: Share of the steps in which the learning rate rises.
         average: Decay of the running mean of the weights, which is what is validated and kept; 0 keeps the last step's.
             The mean generalises better: it is not thrown about by the steps that an epoch happens to end with.
         gradient_clip: Largest norm of the gradient of a step; 0 does not clip.
+        class_weight: "balanced" weighs each class by the inverse of its share of the training labels, as scikit-learn
+            does; "none" counts every label once.
+        label_smoothing: Share of a label that is spread evenly over the classes (classification), in [0, 1).
+        neighbors: Neighbours drawn for a node at each hop, for training on neighbourhoods of one big graph. Default:
+            none, the whole graph at once.
+        negatives: What stands against the links in training: random "pairs", or links with
+            other, random "targets".
         seed: Of the first weights, the order of the graphs and dropout.
         num_workers: Processes that make batches; 0 makes them in this one.
+        prepare_in_workers: Make encodings and attention graphs batch by batch in these processes, not once before
+            training: for sets that do not fit in memory once prepared.
+        cache: Folder for prepared samples, which later runs with the same model settings read. Default: none are kept.
         precision: Arithmetic of the model, in Lightning's words.
+        devices: Processes, each with a device (or a share of the CPU), that share each batch.
+        strategy: How Lightning spreads the run over them: "auto" or "ddp".
         folder: Where the run writes. Default: the first free runs/<dataset>-<n>.
         model: The settings of a model, one of `graphformer.models.MODELS`. In a file, its `name` chooses which.
     """
@@ -42,33 +58,51 @@ class TrainConfig:
     root: str = "dataset"
     download: bool = False
     epochs: int = 20
+    patience: int = 0
     batch_size: int = 64
+    accumulate: int = 1
     learning_rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 1e-4
     warmup: float = 0.1
     average: float = 0.99
     gradient_clip: float = 1.0
+    class_weight: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
+    neighbors: tuple[int, ...] = ()
+    negatives: Literal["pairs", "targets"] = "pairs"
     seed: int = 0
     num_workers: int = 0
+    prepare_in_workers: bool = False
+    cache: str | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    devices: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
     folder: str | None = None
     model: Any = field(default_factory=GraphTransformerConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
-        for name in ("epochs", "batch_size"):
+        object.__setattr__(self, "neighbors", tuple(self.neighbors))  # lists come in from files
+        for name in ("epochs", "batch_size", "accumulate", "devices"):
             value = getattr(self, name)
             require(value >= 1, "TrainConfig", name, "be at least 1", value, "Pass a positive count.")
-        for name in ("weight_decay", "gradient_clip", "seed", "num_workers"):
+        for name in ("weight_decay", "gradient_clip", "patience", "seed", "num_workers"):
             value = getattr(self, name)
             require(value >= 0, "TrainConfig", name, "be at least 0", value, "Pass 0 or more.")
         require(self.seed < 2**32, "TrainConfig", "seed", "lie below 2^32", self.seed, "Pass a smaller one.")
         rate = self.learning_rate
         require(rate > 0, "TrainConfig", "learning_rate", "be positive", rate, "The default is 1e-3.")
-        for name in ("warmup", "average"):
+        for name in ("warmup", "average", "label_smoothing"):
             value = getattr(self, name)
             require(0 <= value < 1, "TrainConfig", name, "lie in [0, 1)", value, "Pass a share below 1.")
-        require_choice(self.precision, ("32-true", "bf16-mixed"), "TrainConfig", "precision")
+        for name in ("precision", "schedule", "class_weight", "negatives", "strategy"):
+            require_choice(getattr(self, name), get_args(get_type_hints(TrainConfig)[name]), "TrainConfig", name)
+        counts = all(count == -1 or count > 0 for count in self.neighbors)
+        remedy = "Give a count for each hop, -1 for all."
+        require(counts, "TrainConfig", "neighbors", "hold positive counts", list(self.neighbors), remedy)
+        needs = self.num_workers > 0 or not self.prepare_in_workers
+        require(needs, "TrainConfig", "num_workers", "be positive to prepare in workers", 0, "Pass 1 or more.")
 
 
 def recipe(dataset: str) -> TrainConfig:

@@ -15,6 +15,13 @@ from graphformer._errors import InputError, RunError
 from graphformer.train.config import TrainConfig, read_config, write_config
 from graphformer.train.versions import versions
 
+_OF_THE_FIRST = "GRAPHFORMER_RUN_FOLDER"
+
+
+def rank() -> int:
+    """The number of this process among those that Lightning starts for a run on several devices; 0 is the first."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
 
 class RunFolder:
     """Names and reads the files of one run.
@@ -44,7 +51,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: TrainConfig) -> RunFolder:
-        """A new folder with the run's settings and versions in it; an existing run is never written over."""
+        """A new folder with the run's settings and versions in it; an existing run is never written over.
+
+        The further processes of a run on several devices open the folder that the first one made.
+        """
+        if rank() > 0:
+            return cls(os.environ[_OF_THE_FIRST])
         try:
             path = _claim(Path(config.folder)) if config.folder else _claim_next(Path("runs"), config.dataset)
             folder = cls(path)
@@ -55,6 +67,7 @@ class RunFolder:
             raise RunError(
                 f"train: folder must be one that can be written; got {error}. Pass another --folder."
             ) from error
+        os.environ[_OF_THE_FIRST] = str(folder.path.absolute())
         return folder
 
     @classmethod

@@ -1,67 +1,196 @@
-"""From a task to batches: transforms once a sample, shuffling that depends on seed and epoch alone."""
+"""Batches for each level: graphs united, one whole graph, neighbourhoods of it, or links with pairs that are none.
+
+What an epoch sees follows from the seed and the epoch alone, so that a resumed run repeats it; and several devices
+share a batch so that together they see what one device would.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils.data import DataLoader as PlainLoader
 from torch.utils.data import Sampler
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
-from tqdm import tqdm
+from torch_geometric.loader import DataLoader, NeighborLoader
 
+from graphformer._checks import require
+from graphformer._errors import MissingPackageError
+from graphformer.data.task import Level
 from graphformer.models import transform
 from graphformer.train.config import TrainConfig
 
 
-def prepare(graphs: Sequence[Data], config: TrainConfig, what: str) -> list[Data]:
-    """The graphs with their encodings and attention graphs, made once; a progress bar shows how far it is."""
-    step = transform(config.model)
-    bar = tqdm(graphs, desc=f"Preparing {what}", unit="graph", leave=False, dynamic_ncols=True)
-    return [step(graph) for graph in bar]
+class Share(NamedTuple):
+    """Which part of each batch this process takes: every `processes`-th sample, from `rank` on."""
+
+    rank: int = 0
+    processes: int = 1
 
 
-def training_loader(graphs: Sequence[Data], config: TrainConfig) -> DataLoader:
-    """Batches in an order that changes with the epoch."""
-    return _loader(graphs, config, sampler=EpochShuffle(len(graphs), config.seed))
+_ALL = Share()
 
 
-def plain_loader(graphs: Sequence[Data], config: TrainConfig) -> DataLoader:
-    """Batches in the given order."""
-    return _loader(graphs, config)
-
-
-def _loader(graphs: Sequence[Data], config: TrainConfig, **how: Any) -> DataLoader:
-    workers = config.num_workers
-    return DataLoader(graphs, config.batch_size, num_workers=workers, persistent_workers=workers > 0, **how)
-
-
-class EpochShuffle(Sampler[int]):
-    """A permutation that follows from seed and epoch; Lightning calls `set_epoch` before each epoch.
+def training_loader(graphs: Sequence[Data], level: Level, config: TrainConfig, share: Share = _ALL) -> PlainLoader[Any]:
+    """Batches in an order that changes with the epoch.
 
     Args:
-        length: Number of samples.
-        seed: Seed of the run.
+        graphs: Prepared training samples.
+        level: Of the task.
+        config: The run.
+        share: The part of each batch that this process takes.
 
-    Example:
-        >>> sampler = EpochShuffle(5, seed=0)
-        >>> first = list(sampler)
-        >>> sampler.set_epoch(1)
-        >>> sorted(sampler) == sorted(first), list(sampler) == list(sampler), list(sampler) == first
-        (True, True, False)
+    Raises:
+        InputError: Several devices for one graph.
+        MissingPackageError: Neighbours are asked for, and PyG's sampling is not installed.
     """
+    rule, remedy = "be 1 where one graph holds all parts", "Train on one device."
+    require(len(graphs) > 1 or share.processes == 1, "train", "devices", rule, share.processes, remedy)
+    workers = config.num_workers
+    if level == "link":
+        links: Any = _Links(graphs[0], config.negatives)
+        sampler = LinkBatches(graphs[0].pair_index.shape[1], config.batch_size, config.seed, share)
+        return PlainLoader(links, batch_size=None, sampler=sampler, collate_fn=_itself, num_workers=workers)
+    if config.neighbors:
+        return _neighbour_loader(graphs[0], config)
+    if len(graphs) == 1:
+        return _whole(graphs)
+    batches = GraphBatches(len(graphs), config.batch_size, config.seed, share)
+    return DataLoader(graphs, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0)
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+
+def plain_loader(graphs: Sequence[Data], config: TrainConfig, share: Share = _ALL) -> PlainLoader[Any]:
+    """Batches in the given order, for measuring and predicting."""
+    if len(graphs) == 1:
+        return _whole(graphs)
+    mine: Any = [graphs[i] for i in range(share.rank, len(graphs), share.processes)] if share.processes > 1 else graphs
+    workers = config.num_workers
+    return DataLoader(mine, config.batch_size, num_workers=workers, persistent_workers=workers > 0)
+
+
+def _whole(graphs: Sequence[Data]) -> PlainLoader[Any]:
+    """One graph as it is: uniting a graph with no other would copy it."""
+    return PlainLoader(list(graphs), batch_size=None, collate_fn=_itself)  # type: ignore[arg-type]
+
+
+def _itself(sample: Any) -> Any:
+    return sample
+
+
+class _EpochSampler(Sampler[Any]):
+    """Batches of ids that follow from seed and epoch; Lightning calls `set_epoch` before each epoch."""
+
+    def __init__(self, length: int, batch_size: int, seed: int, share: Share = _ALL) -> None:
+        self.length, self.batch_size, self.seed, self.share, self.epoch = length, batch_size, seed, share, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation of this epoch."""
+        """Choose the order of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        whole, rest = divmod(self.length, self.batch_size)
+        return whole + (rest >= self.share.processes)  # a batch with no sample for some device is left out
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.length, generator=generator).tolist())
+    def _batches(self) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        order = torch.randperm(self.length, generator=generator)
+        for number in range(len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield batch[self.share.rank :: self.share.processes]
+
+
+class GraphBatches(_EpochSampler):
+    """Lists of graph ids.
+
+    Args:
+        length: Number of graphs.
+        batch_size: Graphs in a batch, over all processes.
+        seed: Seed of the run.
+        share: The part of each batch that this process takes.
+
+    Example:
+        >>> batches = GraphBatches(5, batch_size=2, seed=0)
+        >>> first = list(batches)
+        >>> batches.set_epoch(1)
+        >>> sorted(sum(batches, [])) == [0, 1, 2, 3, 4], list(batches) == list(batches), list(batches) == first
+        (True, True, False)
+    """
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch.tolist() for batch in self._batches())
+
+
+class LinkBatches(_EpochSampler):
+    """Ids of links, each batch with a seed for drawing pairs that are none; arguments as :class:`GraphBatches`'."""
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        for number, batch in enumerate(self._batches()):
+            yield batch, epoch_seed(epoch_seed(self.seed, self.epoch), number * self.share.processes + self.share.rank)
+
+
+class _Links:
+    """The graph, asked about some of its links and about as many random pairs."""
+
+    def __init__(self, data: Data, negatives: str) -> None:
+        self.data, self.negatives = data, negatives
+
+    def __getitem__(self, asked: tuple[torch.Tensor, int]) -> Data:
+        links, seed = asked
+        generator = torch.Generator().manual_seed(seed)
+        positive = self.data.pair_index[:, links]
+        negative = torch.randint(0, int(self.data.num_nodes or 0), positive.shape, generator=generator)
+        if self.negatives == "targets":
+            negative[0] = positive[0]
+        out = copy.copy(self.data)
+        out.pair_index = torch.cat((positive, negative), dim=1)
+        out.y = torch.cat((torch.ones(len(links), 1), torch.zeros(len(links), 1)))
+        return out
+
+
+def _neighbour_loader(data: Data, config: TrainConfig) -> PlainLoader[Any]:
+    """Neighbourhoods of target nodes, drawn by PyG; the order and the draws follow from torch's seed."""
+    step = transform(config.model)
+    whole = copy.copy(data)
+    target = data.target_index
+    labels = data.y.new_full(
+        (int(data.num_nodes or 0), *data.y.shape[1:]), -1 if data.y.dtype == torch.int64 else torch.nan
+    )
+    labels[target] = data.y
+    whole.y = labels
+    for name in ("target_index", "attention_graph"):
+        if name in whole:
+            del whole[name]
+    try:
+        return NeighborLoader(
+            whole,
+            num_neighbors=list(config.neighbors),
+            input_nodes=target,
+            batch_size=config.batch_size,
+            shuffle=True,
+            transform=_Seeds(step),
+            num_workers=config.num_workers,
+        )
+    except ImportError as error:
+        raise MissingPackageError(
+            f"train: neighbors need PyG's neighbour sampling; got {error}. "
+            "Install pyg-lib, or leave neighbors out to train on the whole graph."
+        ) from error
+
+
+class _Seeds:
+    """Asks a sampled neighbourhood about the nodes that it was drawn around."""
+
+    def __init__(self, step: Callable[[Data], Data]) -> None:
+        self.step = step
+
+    def __call__(self, data: Data) -> Data:
+        data.target_index = torch.arange(data.batch_size)
+        data.y = data.y[: data.batch_size]
+        return self.step(data)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for an epoch; seeds of neighbouring runs do not meet in neighbouring epochs, as 0 + 1 and 1 + 0 would."""
+    return (seed * 1_000_003 + epoch) % 2**63

@@ -19,6 +19,7 @@ from graphformer.data.task import Level, Task, TaskType
 from graphformer.graphs import Features
 from graphformer.models import build
 from graphformer.train.config import TrainConfig
+from graphformer.train.loaders import epoch_seed
 from graphformer.train.objectives import objective
 
 
@@ -68,10 +69,19 @@ class GraphModule(LightningModule):
     ) -> None:
         super().__init__()
         self.config, self.facts, self.steps, self.measure = config, facts, steps, measure
-        self.objective = objective(facts.task_type, facts.num_tasks, facts.num_outputs, facts.length, facts.metric)
+        self.objective = objective(
+            facts.task_type,
+            facts.num_tasks,
+            facts.num_outputs,
+            facts.length,
+            metric=facts.metric,
+            balanced=config.class_weight == "balanced",
+            smoothing=config.label_smoothing,
+        )
         self.model = build(config.model, facts.features, self.objective.width, facts.level)
-        self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
+        self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True).requires_grad_(False)
         self.epoch_metrics: dict[str, float] = {}
+        self.rows_seen = 0
         self._losses: list[Tensor] = []
         self._validated: list[tuple[Tensor, Tensor]] = []
 
@@ -93,13 +103,27 @@ class GraphModule(LightningModule):
         """The loss of a batch."""
         if batch_index == 0:
             # Dropout of an epoch follows from the seed and the epoch alone, so that a resumed run repeats it.
-            torch.manual_seed(_epoch_seed(self.config.seed, self.current_epoch))
-        loss = self.objective(self.model(batch).float(), batch.y)
+            torch.manual_seed(epoch_seed(self.config.seed, self.current_epoch) + self.global_rank)
+        loss = self._shared_mean(self.model(batch).float(), batch.y)
         self._losses.append(loss.detach())
+        self.rows_seen += len(batch.y)
         return loss
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        """Take the step into the running mean."""
+    def _shared_mean(self, output: Tensor, y: Tensor) -> Tensor:
+        """The mean loss over the labels of all devices, times their number, which averaging gradients divides by."""
+        count, devices = self.objective.count(y), self.trainer.world_size
+        if devices == 1:
+            return self.objective(output, y)
+        torch.distributed.all_reduce(count)
+        return self.objective.total(output, y) * devices / count.clamp(min=1)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Take a step, and take it into the running mean."""
+        super().optimizer_step(*arguments, **options)
+        self.follow()
+
+    def follow(self) -> None:
+        """Let the running mean follow the weights."""
         self.averaged.update_parameters(self.model)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
@@ -109,17 +133,24 @@ class GraphModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Measure the whole validation split, and close the epoch's account."""
         assert self.measure is not None
-        y_true, y_pred = (torch.cat(part) for part in zip(*self._validated, strict=True))
+        y_true, y_pred = gather_rows(self._validated, self.trainer.world_size)
         epoch = self.current_epoch + 1
         finite, remedy = bool(y_pred.isfinite().all()), "Lower --learning_rate or set --gradient_clip."
         require(finite, "train", "predictions", "be finite", f"NaN or infinity in epoch {epoch}", remedy, RunError)
-        train_loss = float(torch.stack(self._losses).mean())
+        train_loss = self._epoch_loss()
         self.epoch_metrics = {"train_loss": train_loss, f"valid_{self.facts.metric}": self.measure(y_true, y_pred)}
         self.log_dict(self.epoch_metrics, prog_bar=True, batch_size=len(y_true))
         self._losses, self._validated = [], []
 
+    def _epoch_loss(self) -> float:
+        loss = torch.stack(self._losses).mean()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(loss)
+            loss = loss / self.trainer.world_size
+        return float(loss)
+
     def configure_optimizers(self) -> Any:
-        """AdamW, with a linear rise and half a cosine, step by step."""
+        """AdamW, with a linear rise and, where the settings say so, half a cosine, step by step."""
         config = self.config
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -129,6 +160,8 @@ class GraphModule(LightningModule):
         def factor(step: int) -> float:
             if step < rise:
                 return (step + 1) / rise
+            if config.schedule == "constant":
+                return 1.0
             return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / max(self.steps - rise, 1))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -139,6 +172,11 @@ class GraphModule(LightningModule):
         checkpoint["task"] = asdict(self.facts)
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    # Seeds of neighbouring runs must not meet in neighbouring epochs: 0 + 1 and 1 + 0 would.
-    return (seed * 1_000_003 + epoch) % 2**63
+def gather_rows(parts: Sequence[tuple[Tensor, Tensor]], world_size: int) -> tuple[Tensor, Tensor]:
+    """Labels and predictions of all processes, one under the other."""
+    everyone: list[Any] = [list(parts)]
+    if world_size > 1:
+        everyone = [None] * world_size
+        torch.distributed.all_gather_object(everyone, list(parts))
+    labels, predictions = zip(*(pair for process in everyone for pair in process), strict=True)
+    return torch.cat(labels), torch.cat(predictions)

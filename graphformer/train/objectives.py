@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,15 +12,23 @@ from graphformer._checks import require_choice
 class Objective(torch.nn.Module):
     """A loss over a model's outputs, and the predictions that are read off them.
 
+    The loss is the mean over the labels that are there: :meth:`total` over :meth:`count`, apart so that several devices
+    can share a mean.
+
     Args:
         num_tasks: Columns of the labels.
         num_outputs: Outputs for a row of labels, as :class:`graphformer.data.Task` says.
         length: Words for a row of labels (subtokens only).
+        balanced: Weigh each class by the inverse of its share of the training labels (classification only).
+        smoothing: Share of a label that is spread evenly over the classes (classification only).
     """
 
-    def __init__(self, num_tasks: int, num_outputs: int, length: int = 1) -> None:
+    def __init__(
+        self, num_tasks: int, num_outputs: int, length: int = 1, *, balanced: bool = False, smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_tasks, self.num_outputs, self.length = num_tasks, num_outputs, length
+        self.balanced, self.smoothing = balanced, smoothing
 
     @property
     def width(self) -> int:
@@ -32,9 +38,17 @@ class Objective(torch.nn.Module):
     def prepare(self, y: Tensor) -> None:
         """Take what the loss needs to know from the training labels."""
 
+    def total(self, output: Tensor, y: Tensor) -> Tensor:
+        """The loss summed over the labels that are there."""
+        raise NotImplementedError
+
+    def count(self, y: Tensor) -> Tensor:
+        """How many labels are there."""
+        return (~y.isnan()).sum()
+
     def forward(self, output: Tensor, y: Tensor) -> Tensor:
         """The mean loss over the labels that are there; 0 where there are none."""
-        raise NotImplementedError
+        return self.total(output, y) / self.count(y).clamp(min=1)
 
     def predict(self, output: Tensor) -> Tensor:
         """What :meth:`graphformer.data.Task.evaluate` takes."""
@@ -42,18 +56,13 @@ class Objective(torch.nn.Module):
 
 
 class Regression(Objective):
-    """The mean squared error of standardised labels, or their mean absolute error; predictions in the labels' units.
-
-    Args:
-        absolute: Minimise the absolute error, for the sets that are measured by it.
-    """
+    """The mean squared error of standardised labels; predictions are in the labels' units."""
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, num_tasks: int, num_outputs: int, length: int = 1, absolute: bool = False) -> None:
+    def __init__(self, num_tasks: int, num_outputs: int, length: int = 1, **options: object) -> None:
         super().__init__(num_tasks, num_outputs, length)
-        self.absolute = absolute
         self.register_buffer("mean", torch.zeros(num_tasks))
         self.register_buffer("scale", torch.ones(num_tasks))
 
@@ -63,24 +72,51 @@ class Regression(Objective):
         self.mean.copy_(mean)
         self.scale.copy_(scale)
 
-    def forward(self, output: Tensor, y: Tensor) -> Tensor:
-        """The mean error of the labels that are there."""
+    def total(self, output: Tensor, y: Tensor) -> Tensor:
+        """The summed errors."""
         target, known = _known(y)
-        error = output - (target - self.mean) / self.scale
-        return _mean(error.abs() if self.absolute else error.square(), known)
+        return self._error(output - (target - self.mean) / self.scale).where(known, 0.0).sum()
 
     def predict(self, output: Tensor) -> Tensor:
         """Values in the labels' units."""
         return output * self.scale + self.mean
 
+    def _error(self, difference: Tensor) -> Tensor:
+        return difference.square()
+
+
+class AbsoluteRegression(Regression):
+    """The mean absolute error of standardised labels, for the sets that are measured by it."""
+
+    def _error(self, difference: Tensor) -> Tensor:
+        return difference.abs()
+
 
 class BinaryClassification(Objective):
     """The binary cross entropy of each label by itself; predictions are probabilities."""
 
-    def forward(self, output: Tensor, y: Tensor) -> Tensor:
-        """The mean cross entropy of the labels that are there."""
-        target, known = _known(y)
-        return _mean(functional.binary_cross_entropy_with_logits(output, target, reduction="none"), known)
+    weight: Tensor
+
+    def __init__(
+        self, num_tasks: int, num_outputs: int, length: int = 1, *, balanced: bool = False, smoothing: float = 0.0
+    ) -> None:
+        super().__init__(num_tasks, num_outputs, length, balanced=balanced, smoothing=smoothing)
+        self.register_buffer("weight", torch.ones(2, num_tasks))  # of the labels 0 and 1
+
+    def prepare(self, y: Tensor) -> None:
+        """Count the classes, where they are balanced."""
+        if self.balanced:
+            counts = torch.stack([(y == label).sum(0) for label in (0, 1)]).float()
+            self.weight.copy_(_balance(counts))
+
+    def total(self, output: Tensor, y: Tensor) -> Tensor:
+        """The summed cross entropies."""
+        label, known = _known(y)
+        target = label * (1 - self.smoothing) + self.smoothing / 2
+        each = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+        if self.balanced:
+            each = each * torch.where(label > 0.5, self.weight[1], self.weight[0])
+        return each.where(known, 0.0).sum()
 
     def predict(self, output: Tensor) -> Tensor:
         """Probabilities."""
@@ -90,10 +126,30 @@ class BinaryClassification(Objective):
 class MulticlassClassification(Objective):
     """The cross entropy over the classes; predictions are their probabilities."""
 
-    def forward(self, output: Tensor, y: Tensor) -> Tensor:
-        """The mean cross entropy of the labels that are there (-1: missing)."""
-        total = functional.cross_entropy(output, y.squeeze(1), ignore_index=-1, reduction="sum")
-        return total / (y >= 0).sum().clamp(min=1)
+    weight: Tensor
+
+    def __init__(
+        self, num_tasks: int, num_outputs: int, length: int = 1, *, balanced: bool = False, smoothing: float = 0.0
+    ) -> None:
+        super().__init__(num_tasks, num_outputs, length, balanced=balanced, smoothing=smoothing)
+        self.register_buffer("weight", torch.ones(num_outputs))
+
+    def prepare(self, y: Tensor) -> None:
+        """Count the classes, where they are balanced."""
+        if self.balanced:
+            counts = torch.bincount(y[y >= 0], minlength=self.num_outputs).float()
+            self.weight.copy_(_balance(counts.unsqueeze(1)).squeeze(1))
+
+    def total(self, output: Tensor, y: Tensor) -> Tensor:
+        """The summed cross entropies."""
+        label = y.squeeze(1)
+        weight = self.weight if self.balanced else None
+        options = {"ignore_index": -1, "reduction": "sum", "label_smoothing": self.smoothing}
+        return functional.cross_entropy(output, label, weight, **options)  # type: ignore[arg-type]
+
+    def count(self, y: Tensor) -> Tensor:
+        """How many labels are there: -1 is none."""
+        return (y >= 0).sum()
 
     def predict(self, output: Tensor) -> Tensor:
         """Probabilities of the classes."""
@@ -108,12 +164,17 @@ class SubtokenPrediction(Objective):
         """Words, unknown and end, at each place."""
         return (self.num_outputs + 2) * self.length
 
-    def forward(self, output: Tensor, y: Tensor) -> Tensor:
-        """The mean cross entropy over all places; behind the last word stands "end"."""
+    def total(self, output: Tensor, y: Tensor) -> Tensor:
+        """The cross entropies summed over all places; behind the last word stands "end"."""
         words = functional.pad(y, (0, self.length), value=-1)[:, : self.length]
         unknown, end = self.num_outputs, self.num_outputs + 1
-        target = words.where(words < self.num_outputs, unknown).where(words >= 0, end)
-        return functional.cross_entropy(self._by_place(output).flatten(0, 1), target.flatten())
+        target = words.where(words < self.num_outputs, unknown).where(words >= 0, end).flatten()
+        by_place = self._by_place(output).flatten(0, 1)
+        return functional.cross_entropy(by_place, target, reduction="sum", label_smoothing=self.smoothing)
+
+    def count(self, y: Tensor) -> Tensor:
+        """The places of all names."""
+        return y.new_tensor(len(y) * self.length)
 
     def predict(self, output: Tensor) -> Tensor:
         """The likeliest words `[*, length]` int64; -1 for an unknown word and from the end on."""
@@ -134,7 +195,16 @@ _OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def objective(task_type: str, num_tasks: int, num_outputs: int, length: int = 1, metric: str = "") -> Objective:
+def objective(
+    task_type: str,
+    num_tasks: int,
+    num_outputs: int,
+    length: int = 1,
+    *,
+    metric: str = "",
+    balanced: bool = False,
+    smoothing: float = 0.0,
+) -> Objective:
     """The objective of a type of task.
 
     Args:
@@ -143,6 +213,8 @@ def objective(task_type: str, num_tasks: int, num_outputs: int, length: int = 1,
         num_outputs: Outputs for a row of labels.
         length: Words for a row of labels (subtokens only).
         metric: Name of the measure: "mae" makes regression minimise the absolute error.
+        balanced: Weigh each class by the inverse of its share of the training labels (classification).
+        smoothing: Share of a label that is spread evenly over the classes (classification).
 
     Raises:
         InputError: An unknown type.
@@ -153,8 +225,8 @@ def objective(task_type: str, num_tasks: int, num_outputs: int, length: int = 1,
         1.0986...
     """
     require_choice(task_type, list(_OBJECTIVES), "objective", "task_type")
-    options: dict[str, Any] = {"absolute": metric == "mae"} if task_type == "regression" else {}
-    return _OBJECTIVES[task_type](num_tasks, num_outputs, length, **options)
+    kind = AbsoluteRegression if task_type == "regression" and metric == "mae" else _OBJECTIVES[task_type]
+    return kind(num_tasks, num_outputs, length, balanced=balanced, smoothing=smoothing)
 
 
 def label_statistics(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,11 +241,13 @@ def label_statistics(y: Tensor) -> tuple[Tensor, Tensor]:
     return mean, scale.where(scale > 0, 1.0)
 
 
+def _balance(counts: Tensor) -> Tensor:
+    """Weights [classes, tasks] of mean 1 over the labels; a class that never occurs has none."""
+    present = (counts > 0).sum(0).clamp(min=1)
+    return (counts.sum(0) / (present * counts)).where(counts > 0, 0.0)
+
+
 def _known(y: Tensor) -> tuple[Tensor, Tensor]:
     """The labels with zeros where they are missing: a NaN would stay in the gradient, even times 0."""
     known = ~y.isnan()
     return y.where(known, 0.0), known
-
-
-def _mean(each: Tensor, known: Tensor) -> Tensor:
-    return each.where(known, 0.0).sum() / known.sum().clamp(min=1)

@@ -23,12 +23,17 @@ class Record(Callback):
         folder: The run's folder.
         metric: Column that chooses the best epoch.
         higher_is_better: Its direction.
+        level: What is counted a second: "graph", "node" or "link".
+        patience: Epochs without a better one after which training stops; 0: never.
     """
 
-    def __init__(self, folder: RunFolder, metric: str, higher_is_better: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, metric: str, higher_is_better: bool, level: str = "graph", patience: int = 0
+    ) -> None:
         self.folder, self.metric, self.higher_is_better = folder, metric, higher_is_better
+        self.level, self.patience = level, patience
         self.rows: list[dict[str, float]] = []
-        self._started = 0.0
+        self._started, self._training = 0.0, 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, for the checkpoint."""
@@ -43,9 +48,21 @@ class Record(Callback):
         choose = max if self.higher_is_better else min
         return choose(self.rows, key=lambda row: row[self.metric])
 
+    def is_over(self) -> bool:
+        """Whether patience has run out."""
+        return 0 < self.patience <= len(self.rows) - (self.best()["epoch"] if self.rows else 0)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the first epoch."""
         self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End a resumed run at once that had come to its end."""
+        trainer.should_stop = self.is_over()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time of the epoch's steps."""
+        self._training = max(time.perf_counter() - self._started, 1e-9)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row, then the checkpoints, each whole or not at all."""
@@ -53,14 +70,18 @@ class Record(Callback):
         now = time.perf_counter()
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1, **pl_module.epoch_metrics}
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        row["seconds"] = round(now - self._started, 3)
-        self._started = now
+        seconds, self._started = now - self._started, now
+        row["seconds"] = round(seconds, 3)
+        row[f"{self.level}s_per_second"] = round(pl_module.rows_seen * trainer.world_size / self._training, 1)
+        pl_module.rows_seen = 0
         self.rows.append(row)
         # The last checkpoint closes the epoch: after a crash before it the epoch is repeated, best checkpoint and all.
         if self.best() is row:
             trainer.save_checkpoint(self.folder.best)
         trainer.save_checkpoint(self.folder.last)
-        self.write_rows()
+        if trainer.is_global_zero:
+            self.write_rows()
+        trainer.should_stop = self.is_over()
 
     def write_rows(self) -> None:
         """Write metrics.csv anew."""

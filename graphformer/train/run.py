@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import signal
 import warnings
@@ -23,10 +24,11 @@ from graphformer.data import from_smiles_list, load
 from graphformer.data.task import Task
 from graphformer.models import transform
 from graphformer.train.config import TrainConfig
-from graphformer.train.folder import RunFolder, read_checkpoint
-from graphformer.train.loaders import plain_loader, prepare, training_loader
+from graphformer.train.folder import RunFolder, rank, read_checkpoint
+from graphformer.train.loaders import Share, plain_loader, training_loader
 from graphformer.train.module import GraphModule, TaskFacts
 from graphformer.train.objectives import label_statistics
+from graphformer.train.prepare import prepare
 from graphformer.train.progress import RunBar
 from graphformer.train.record import Record, SafeCheckpoints
 from graphformer.train.report import draw_curve
@@ -139,7 +141,7 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
     with _quiet():
         module = _load_module(folder, folder.best)
         task = load(module.config.dataset, root or module.config.root)
-        graphs = prepare(getattr(task, split), module.config, split)
+        graphs = prepare({split: getattr(task, split)}, module.config)[split]
         return Measured(task.name, split, task.metric, _measure(module, graphs, task.evaluate), len(graphs))
 
 
@@ -164,24 +166,29 @@ def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) 
         module = _load_module(folder, folder.best)
         if not read.samples:
             return [], read.problems
-        values = _predictions(module, prepare(read.samples, module.config, "molecules"))
+        values = _predictions(module, prepare({"molecules": read.samples}, module.config)["molecules"])
     rows = zip(read.rows, values.tolist(), strict=True)
     return [Prediction(smiles[row], row, value) for row, value in rows], read.problems
 
 
 def _fit(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult:
     """Train to the last epoch, from the last checkpoint where there is one, then measure the best epoch."""
-    facts = TaskFacts.of(task)
-    record = Record(folder, f"valid_{task.metric}", task.higher_is_better)
+    facts, share = TaskFacts.of(task), Share(rank(), config.devices)
+    record = Record(folder, f"valid_{task.metric}", task.higher_is_better, task.level, config.patience)
     try:
         with _quiet():
-            splits = {split: prepare(getattr(task, split), config, split) for split in SPLITS}
-            batches = training_loader(splits["train"], config)
+            splits = prepare({split: getattr(task, split) for split in SPLITS}, config)
+            batches = training_loader(splits["train"], task.level, config, share)
             torch.manual_seed(config.seed)
-            module = GraphModule(config, facts, steps=config.epochs * len(batches), measure=task.evaluate)
-            module.look_at(splits["train"])
+            steps = config.epochs * math.ceil(len(batches) / config.accumulate)
+            module = GraphModule(config, facts, steps=steps, measure=task.evaluate)
+            module.look_at(task.train)
             checkpoint = str(folder.last) if folder.last.exists() else None
-            _run_trainer(_trainer(config, record), module, batches, plain_loader(splits["valid"], config), checkpoint)
+            _run_trainer(
+                _trainer(config, record), module, batches, plain_loader(splits["valid"], config, share), checkpoint
+            )
+            if share.rank > 0:
+                raise SystemExit(0)  # the first process goes on alone
             return _finish(config, task, folder, record, splits)
     except KeyboardInterrupt:
         how = f"graphformer train --resume {shlex.quote(str(folder.path))}"
@@ -190,7 +197,7 @@ def _fit(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult:
 
 
 def _finish(
-    config: TrainConfig, task: Task, folder: RunFolder, record: Record, splits: dict[str, list[Data]]
+    config: TrainConfig, task: Task, folder: RunFolder, record: Record, splits: dict[str, Sequence[Data]]
 ) -> RunResult:
     record.write_rows()  # a crash may have come between the last checkpoint and its row
     best = record.best()
@@ -216,7 +223,10 @@ def _trainer(config: TrainConfig, record: Record) -> Trainer:
     return Trainer(
         max_epochs=config.epochs,
         accelerator="auto",
-        devices=1,
+        devices=config.devices,
+        strategy=config.strategy,
+        accumulate_grad_batches=config.accumulate,
+        use_distributed_sampler=False,
         precision=config.precision,
         gradient_clip_val=config.gradient_clip or None,
         callbacks=[record, RunBar()],
@@ -258,12 +268,12 @@ def _load_module(folder: RunFolder, path: Path) -> GraphModule:
     return module.eval()
 
 
-def _measure(module: GraphModule, graphs: list[Data], measure: Callable[[Tensor, Tensor], float]) -> float:
+def _measure(module: GraphModule, graphs: Sequence[Data], measure: Callable[[Tensor, Tensor], float]) -> float:
     return measure(torch.cat([graph.y for graph in graphs]), _predictions(module, graphs))
 
 
 @torch.no_grad()
-def _predictions(module: GraphModule, graphs: list[Data]) -> Tensor:
+def _predictions(module: GraphModule, graphs: Sequence[Data]) -> Tensor:
     return torch.cat([module.predict_batch(batch) for batch in plain_loader(graphs, module.config)])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch_geometric.data import Batch
 
 from graphformer.models import transform
-from graphformer.train.loaders import EpochShuffle
+from graphformer.train.loaders import GraphBatches
 from graphformer.train.module import GraphModule, TaskFacts
 from graphformer.train.objectives import label_statistics
 
@@ -68,7 +68,7 @@ def test_the_running_mean_follows_the_weights(small, task, average, expected):
         module.model.head.lin[3].bias.data.fill_(value)
         for name in counts:
             module.model.get_buffer(name).fill_(int(value))
-        module.on_train_batch_end()
+        module.follow()
     assert module.averaged.module.head.lin[3].bias.item() == pytest.approx(expected)
     assert {module.averaged.module.get_buffer(name).item() for name in counts} == {4}
     groups = module.configure_optimizers()["optimizer"].param_groups
@@ -92,11 +92,11 @@ def test_the_learning_rate_rises_and_falls(module, small):
 
 
 def test_an_epoch_has_one_order_whatever_came_before():
-    fresh, used = EpochShuffle(50, seed=1), EpochShuffle(50, seed=1)
+    fresh, used = GraphBatches(50, 7, 1), GraphBatches(50, 7, 1)
     for epoch in range(3):
         used.set_epoch(epoch)
         list(used)
     fresh.set_epoch(2)
     assert list(fresh) == list(used)
-    assert list(EpochShuffle(50, seed=1)) != list(EpochShuffle(50, seed=2))
-    assert len(fresh) == 50
+    assert list(GraphBatches(50, 7, 1)) != list(GraphBatches(50, 7, 2))
+    assert len(fresh) == 8

@@ -18,7 +18,7 @@ from graphformer.train.record import Record
 
 def rows_of(folder: str) -> list[dict[str, str]]:
     with (Path(folder) / "metrics.csv").open(newline="") as file:
-        return [{key: text for key, text in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [{key: text for key, text in row.items() if "second" not in key} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
