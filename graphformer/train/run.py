@@ -66,13 +66,14 @@ class RunResult:
 
 
 class Measured(NamedTuple):
-    """A measure on a split: its name and value, and over how many graphs."""
+    """A measure on a split: its name and value, and over how many graphs, nodes or links."""
 
     dataset: str
     split: str
     metric: str
     value: float
-    graphs: int
+    level: str
+    rows: int
 
 
 class Prediction(NamedTuple):
@@ -142,7 +143,8 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
         module = _load_module(folder, folder.best)
         task = load(module.config.dataset, root or module.config.root)
         graphs = prepare({split: getattr(task, split)}, module.config)[split]
-        return Measured(task.name, split, task.metric, _measure(module, graphs, task.evaluate), len(graphs))
+        rows = sum(len(graph.y) for graph in graphs)
+        return Measured(task.name, split, task.metric, _measure(module, graphs, task.evaluate), task.level, rows)
 
 
 def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) -> tuple[list[Prediction], list[str]]:

@@ -67,9 +67,9 @@ def test_the_baseline_is_the_mean_predictor(finished, task):
 def test_evaluate_repeats_the_result(finished, loaded):
     measured = evaluate(finished.folder)
     assert measured.value == finished.test
-    assert (measured.metric, measured.graphs) == ("rmse", 7)
+    assert (measured.metric, measured.rows) == ("rmse", 7)
     assert evaluate(finished.folder, "valid").value == finished.valid
-    assert evaluate(finished.folder, "train", root="elsewhere").graphs == 10
+    assert evaluate(finished.folder, "train", root="elsewhere").rows == 10
     assert [asked[1] for asked in loaded] == ["dataset", "dataset", "elsewhere"]
 
 
