@@ -175,7 +175,7 @@ def test_a_run_interrupted_while_it_is_measured_goes_on_there(loaded, small, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("graphformer.train.run._measure", stop)
+        patch.setattr("graphformer.train.fit.measure", stop)
         with pytest.raises(KeyboardInterrupt, match="after 4 of 4 epochs"):
             train(small)
     result = resume(small.folder)
