@@ -15,7 +15,7 @@ from graphformer._errors import BackendError
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.side import Side
 from graphformer.graphs.tiles import serve
-from graphformer.kernels import checks, formula, native, reference
+from graphformer.kernels import checks, formula, native, reference, watch
 from graphformer.kernels.ops import call
 from graphformer.kernels.problem import Additive, Case, Options, Rows, ScoreFunction, Tensors
 
@@ -111,6 +111,8 @@ def attend(
         dropout=dropout,
         seed=seed,
     )
+    if watch.open_lists:
+        watch.note(tensors, graph, options)
     name = choose(_case(tensors, graph, options), backend)
     if callable(options.score):
         with torch.autocast(query.device.type, enabled=False):
