@@ -232,6 +232,17 @@ def test_compiled_without_breaks(gate, form, monkeypatch):
     assert counts[0] == counts[-1]
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_takes_pygs_layer(calls):
+    _, mine = twins(GATES["member"], VALUES["Linear"])
+    x, index = torch.randn(40, C, dtype=torch.float64), make_sets("sorted")["index"]
+    expected = mine(x, index, dim_size=B)
+    assert len(calls) == 1
+    assert_close(torch.jit.script(mine)(x, index, dim_size=B), expected)
+    assert_close(torch.jit.trace(mine, (x, index), check_trace=False)(x, index), expected[: int(index.max()) + 1])
+    assert len(calls) == 1
+
+
 def test_copies(calls):
     _, mine = twins(GATES["channel"], VALUES["MLP"])
     x, sets = torch.randn(40, C, dtype=torch.float64), make_sets("sorted")

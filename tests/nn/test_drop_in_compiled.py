@@ -33,6 +33,19 @@ def test_torch_jit_script_takes_pygs_layer():
     assert paths == KERNEL
 
 
+@each_layer
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_trace_takes_pygs_messages(name):
+    """A trace holds the edges of no graph in particular: it runs for other sizes too."""
+    layer = getattr(ours, name)(C, D, heads=2)
+    with counted() as paths:
+        traced = torch.jit.trace(layer, (torch.randn(N, C), some_edges()), check_trace=False)
+    assert paths == {"messages": 1}
+    given = torch.randn(N + 3, C), some_edges(N + 3, N + 3, 2 * E)
+    assert_same(traced(*given), layer(*given))
+    assert layer.why_unfused() == []
+
+
 COMPILED = [("TransformerConv", {}), *((name, {"add_self_loops": loops}) for name in GATS for loops in (True, False))]
 
 

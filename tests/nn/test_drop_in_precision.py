@@ -13,6 +13,7 @@ from drop_in_cases import (
     distinct_edges,
     each_layer,
     some_edges,
+    tensors,
     twins,
 )
 
@@ -78,8 +79,14 @@ def test_half_precision_and_autocast(name, dtype):
 
 
 @each_layer
-def test_autocast_gives_pygs_dtype(name):
-    theirs, mine = twins(name, dtype=torch.float32)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("concat", [True, False])
+def test_autocast_rounds_what_pyg_rounds(name, bias, concat):
+    """Both cast the linear maps; what follows has PyG's dtypes, of the output and of the weights."""
+    theirs, mine = twins(name, dtype=torch.float32, bias=bias, concat=concat)
     x, edge_index = torch.randn(N, C).float(), some_edges()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert mine(x, edge_index).dtype == theirs(x, edge_index).dtype
+        found, expected = (layer(x, edge_index, return_attention_weights=True) for layer in (mine, theirs))
+    for one, other in zip(tensors(found), tensors(expected), strict=True):
+        assert one.dtype == other.dtype
+        assert_close(one, other, torch.float32 if name == "GATConv" else torch.bfloat16)  # the others round sums too

@@ -117,6 +117,18 @@ def test_hooks_on_the_attention_are_called():
     assert len(seen) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_traces_pygs_forward():
+    """A trace of the kernel would hold one batch's offsets; a smaller batch would then read what is not there."""
+    ours, theirs = (layer.eval() for layer in pair(norm="layer_norm", norm_kwargs={"mode": "node"}))
+    data, other = molecules(), molecules([4, 6, 2])
+    traced = torch.jit.trace(ours, (data.x, data.edge_index, data.batch), check_trace=False)
+    assert_close(traced(other.x, other.edge_index, other.batch), theirs(other.x, None, other.batch))
+    layer = GPSConv(C, None, pattern=Window(1)).double()
+    with pytest.raises(InputError, match="must meet attention on pairs; got torch.jit traces no graph of nodes"):
+        torch.jit.trace(layer, (data.x, data.edge_index, data.batch), check_trace=False)
+
+
 # ---------------------------------------------------------------- refusals
 
 

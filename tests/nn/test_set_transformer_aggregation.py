@@ -214,6 +214,19 @@ def test_compiled(calls):
     assert len(calls) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_takes_pygs_layer(calls):
+    _, mine = twins(num_seed_points=2)
+    index = make_sets("ragged")
+    x = torch.randn(index.numel(), C, dtype=torch.float64)
+    expected = mine(x, index)
+    assert calls
+    calls.clear()
+    assert_close(torch.jit.script(mine)(x, index), expected)
+    assert_close(torch.jit.trace(mine, (x, index), check_trace=False)(x, index), expected)
+    assert calls == []
+
+
 def test_copies(calls):
     _, mine = twins()
     index = make_sets("ragged")
