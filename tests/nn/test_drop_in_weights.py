@@ -30,6 +30,23 @@ def test_weights_are_returned_as_pyg_returns_them(name):
 
 
 @each_layer
+def test_gradients_flow_through_the_weights(name):
+    """Of a loss on the weights, such as their entropy, and of one on the output and the weights together."""
+    x, edge_index, found = torch.randn(N, C, requires_grad=True), some_edges(), []
+    for layer in twins(name):
+        out, (_, alpha) = layer(x, edge_index, return_attention_weights=True)
+        entropy = -(alpha * (alpha + 1e-9).log()).sum()
+        leaves = [x, *layer.parameters()]
+        grads = [
+            torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for loss in (entropy, entropy + out.square().sum())
+        ]
+        found.append(grads)
+    assert_same(found[1], found[0])
+    assert float(found[1][0][0].abs().max()) > 0
+
+
+@each_layer
 @pytest.mark.parametrize("training", [True, False])
 def test_the_weights_are_those_of_the_output(name, training):
     drops = training and name != "TransformerConv"  # whose weights are those before dropout
