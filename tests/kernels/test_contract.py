@@ -318,6 +318,15 @@ def test_a_compiled_program_refuses_bad_ids() -> None:
         compiled(torch.randn(4, 1, 2), torch.tensor([[0, 4], [1, 1]]))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_a_trace_is_refused() -> None:
+    """It would hold the graph without the checks: smaller tensors would be read past their ends."""
+    with pytest.raises(
+        gf.GraphformerError, match="attend: graph must be checked .* in every call; got a trace by torch.jit"
+    ):
+        torch.jit.trace(lambda q: gf.attend(q, K, V, GRAPH), (Q,))
+
+
 # ------------------------------------------------------------------ refusals
 
 GRAPH = random_graph(4, 6, num_edges=9)

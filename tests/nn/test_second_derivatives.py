@@ -14,6 +14,8 @@ from graphformer.nn.aggr import attentional, set_transformer
 from graphformer.patterns import Full, TopK, Within
 from graphformer.testing import assert_close, random_graph
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 BACKENDS = ["native", "reference"]
 CUTOFF, STEP = 1.5, 1e-5
 SCORES = {
@@ -22,13 +24,6 @@ SCORES = {
     "bahdanau": lambda weight: gf.Additive(weight, "tanh"),
 }
 WAYS = ["within", "duplicates, isolated atoms", "runs", "bipartite"]
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(params=["one chunk", "many chunks"])

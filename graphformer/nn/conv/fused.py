@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
+import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn.aggr import SumAggregation
@@ -16,6 +17,7 @@ from graphformer.graphs import AttentionGraph
 from graphformer.graphs.convert import read_adjacency
 from graphformer.nn.conv.adjacency import is_loose, is_sparse, known_size, own_pairs, stored_features, stored_pairs
 from graphformer.nn.conv.cache import cached
+from graphformer.nn.scripting import plain_twin
 
 _STEPS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
 _DRIVERS = ("propagate", "edge_updater")  # for each class PyG writes these anew
@@ -60,6 +62,8 @@ class FusedConv(MessagePassing):
             ([], ["aggr='max' is no sum"])
         """
         reasons = ["an explainer asks for messages"] if self.explain else []
+        if torch.jit.is_tracing():
+            reasons.append("torch.jit traces no graph of edges")
         for step, before, after in _HOOKS:
             if getattr(self, before) or getattr(self, after):
                 reasons.append(f"hooks on {step} are registered")
@@ -89,10 +93,7 @@ class FusedConv(MessagePassing):
         return module == MessagePassing.__module__
 
     def __prepare_scriptable__(self) -> MessagePassing:
-        """PyG's own layer around the same weights, for torch.jit.script, which cannot call the kernel."""
-        plain = object.__new__(self.original)
-        plain.__setstate__(self.__dict__.copy())
-        return plain
+        return plain_twin(self, self.original)
 
     # ---------------------------------------------------------------- reading nodes and edges
 

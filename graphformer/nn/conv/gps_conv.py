@@ -141,6 +141,8 @@ class GPSConv(pyg.GPSConv):
             reasons.append("hooks on attn are registered")
         if getattr(attn, "bias_k", None) is not None or getattr(attn, "add_zero_attn", False):
             reasons.append("attn adds keys that are no nodes")
+        if torch.jit.is_tracing():
+            reasons.append("torch.jit traces no graph of nodes")
         return reasons
 
     def forward(
