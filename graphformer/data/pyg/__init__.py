@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from graphformer.data.pyg import lrgb, planetoid, tudataset, zinc
@@ -23,7 +24,7 @@ def is_known(name: str) -> bool:
         >>> is_known("cora"), is_known("tu-deezer_ego_nets"), is_known("ogbg-molhiv")
         (True, True, False)
     """
-    return name in NAMES or name.startswith(tudataset.PREFIX)
+    return name in NAMES or re.fullmatch(rf"{tudataset.PREFIX}[\w-]+", str(name)) is not None
 
 
 def load_pyg(name: str, root: str | os.PathLike[str], download: bool = False) -> Task:

@@ -73,7 +73,7 @@ def load_lrgb(name: str, root: Path, download: bool = False) -> Task:
     kind = _KINDS[name]
     is_peptide = name.startswith("peptides")
     features = molecule_features() if is_peptide else _SUPERPIXELS
-    table = find_table(root) if name == "peptides-func" and not folder_of(root, name).is_dir() else None
+    table = find_table(root) if name == "peptides-func" and not (folder_of(root, name) / "raw").exists() else None
     parts = read_table(name, table) if table else _from_pyg_files(name, root, download, is_peptide, features)
     return Task(
         name=name,
@@ -106,10 +106,10 @@ def _read(name: str, source: Path, is_peptide: bool, features: Features) -> list
         if is_peptide:
             rows = torch.load(source, weights_only=True)
             graphs = [Data(x=x, edge_index=edges, edge_attr=attr, y=y.float()) for x, attr, edges, y in rows]
-            require_sound(graphs, features, _KINDS[name].num_tasks)
+            require_sound(graphs, features, "graph", _KINDS[name].num_tasks)
         else:
             graphs = [_superpixels(name, row) for row in read_pickle(source)]
-            require_sound(graphs, features, 1, _KINDS[name].num_outputs)
+            require_sound(graphs, features, "node", 1, _KINDS[name].num_outputs)
         return graphs
 
 

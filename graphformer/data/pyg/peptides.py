@@ -71,8 +71,11 @@ def _read_rows(name: str, table: Path) -> tuple[list[str], torch.Tensor]:
 
 
 def _read_split(path: Path, count: int) -> dict[str, list[int]]:
-    rows = np.load(path) if path.suffix == ".npz" else json.loads(path.read_text())
-    split = {part: np.asarray(rows[key]).tolist() for part, key in zip(PARTS, ("train", "val", "test"), strict=True)}
+    with path.open("rb") as file:
+        rows = np.load(file) if path.suffix == ".npz" else json.load(file)
+        split = {
+            part: np.asarray(rows[key]).tolist() for part, key in zip(PARTS, ("train", "val", "test"), strict=True)
+        }
     found = sorted(row for part in split.values() for row in part)
     if found != list(range(count)):
         raise ValueError(f"its {len(found)} rows are not the {count} of the table, each once")

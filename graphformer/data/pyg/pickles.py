@@ -147,4 +147,5 @@ def _stand_ins() -> dict[str, Any]:
         "__builtin__.list": list,
         "builtins.list": list,
         "_codecs.encode": lambda text, _: text.encode("latin1"),  # how protocol 2 writes bytes
+        "__builtin__.bytes": lambda: b"",  # the same, none
     }

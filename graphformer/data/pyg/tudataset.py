@@ -160,6 +160,8 @@ def _parts(tables: _Tables) -> tuple[Parts, int]:
         if edge_attr.shape[1]:
             graph.edge_attr = edge_attr
         graphs.append(graph)
+    if len(graphs) < _NUM_FOLDS:
+        raise ValueError(f"{len(graphs)} graphs cannot be dealt out to {_NUM_FOLDS} folds")
     folds = fold_of(labels[:, 0] if num_classes else torch.zeros(len(graphs), dtype=torch.int64))
     parts: Parts = {"train": [], "valid": [], "test": []}
     for graph, fold in zip(graphs, folds.tolist(), strict=True):

@@ -65,11 +65,14 @@ def _read(name: str, folder: Path, part: str) -> list[Data]:
     split = _SPLITS[part]
     index, table = folder / "raw" / f"{split}.index", folder / "raw" / f"{split}.pickle"
     with reading(name, index):
-        rows = [int(row) for row in index.read_text().replace(",", " ").split()]
+        text = index.read_text()
+        if not text.endswith("\n"):
+            raise ValueError("its line has no end")
+        rows = [int(row) for row in text.split(",")]
     with reading(name, table):
         molecules = read_pickle(table)
         graphs = [_graph(molecules[row]) for row in rows]
-        require_sound(graphs, _FEATURES, 1)
+        require_sound(graphs, _FEATURES, "graph", 1)
         return graphs
 
 
