@@ -64,6 +64,7 @@ def make_tu(root: Path, name: str = "MUTAG", num_graphs: int = 30, tables: str =
         size = 3 + i % 5
         pairs = [(k, (k + 1) % size) for k in range(size)] if i % 3 else [(0, k) for k in range(1, size)]
         pairs = sorted(pairs + [(target, source) for source, target in pairs])
+        pairs += [(0, 0), pairs[0]] if i == 4 else []  # a loop and a repeated edge
         columns["A"] += [f"{first + source}, {first + target}" for source, target in pairs]
         columns["graph_indicator"] += [str(i + 1)] * size
         columns["graph_labels"] += ["1" if i % 3 else "-1"]
