@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from pyg_files import labels, make_lrgb, make_peptides, make_planetoid, make_tu, make_zinc, write_pickle
+from torch_geometric.data import Data
 from torch_geometric.datasets import ZINC, LRGBDataset, Planetoid, TUDataset
 
 from graphformer._errors import DataError
 from graphformer.data import load
+from graphformer.data.pyg.files import PARTS, cached
 from graphformer.data.pyg.standardize import standardize
 
 # name, maker, a file below the set's folder, whether it is read by a pickle reader
@@ -134,6 +136,13 @@ def test_superpixels_that_are_none_are_told(place, value, told, tmp_path):
         load("pascalvoc-sp", root=tmp_path)
 
 
+def test_an_index_that_ends_early_is_told(tmp_path):
+    path = make_zinc(tmp_path) / "raw/train.index"
+    path.write_text(path.read_text()[:4])  # whole numbers, but fewer
+    with pytest.raises(DataError, match="got ValueError: its line has no end while reading .*train.index"):
+        load("zinc", root=tmp_path)
+
+
 def test_a_part_without_graphs_is_told(tmp_path):
     write_pickle(make_lrgb(tmp_path) / "raw/val.pickle", [])
     with pytest.raises(DataError, match="got ValueError: it holds no graph while reading .*val.pickle"):
@@ -231,6 +240,17 @@ def test_made_graphs_are_kept_and_made_anew_with_their_source(name, make, file, 
     os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
     with pytest.raises(DataError, match="must be readable"):
         load(name, root=tmp_path)
+
+
+@pytest.mark.parametrize("value", [-1, 255, 256, -40_000, 70_000, 2**40])
+def test_kept_integers_are_what_they_were(value, tmp_path):
+    graph = Data(x=torch.tensor([[0], [value]]), edge_index=torch.zeros(2, 0, dtype=torch.int64), y=torch.ones(1, 1))
+    parts = {part: [graph, graph] for part in PARTS}
+    cached("a set", tmp_path, [], lambda: parts)
+    found = cached("a set", tmp_path, [], lambda: pytest.fail("made anew"))["test"][1]
+    assert torch.equal(found.x, graph.x)
+    assert found.x.dtype == found.edge_index.dtype == torch.int64
+    assert found.y.dtype == torch.float32
 
 
 def test_kept_graphs_of_another_rdkit_are_made_anew(tmp_path, monkeypatch):
@@ -331,8 +351,6 @@ def test_nothing_is_fetched_into_a_folder_that_holds_something(tmp_path):
 
 
 def test_columns_that_are_all_alike_become_zero():
-    from torch_geometric.data import Data
-
     parts = {"train": [Data(x=torch.full((3, 2), 7.0))], "valid": [], "test": [Data(x=torch.full((1, 2), 8.0))]}
     standardize(parts, "x", 1)
     assert parts["train"][0].x.tolist() == [[0.0, 7.0]] * 3
