@@ -5,11 +5,9 @@ Labels are `y` as :class:`~graphformer.data.Task` says, missing ones NaN or -1; 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 from torch import Tensor
 
 from graphformer._checks import require
@@ -56,7 +54,7 @@ def average_precision(y_true: Tensor, y_pred: Tensor) -> float:
     """
     _require_numbers(y_pred)
     columns = [(true[~true.isnan()], pred[~true.isnan()]) for true, pred in zip(y_true.T, y_pred.T, strict=True)]
-    scores = [_score(average_precision_score, true, pred) for true, pred in columns if len(true.unique()) == 2]
+    scores = [_score("average_precision_score", true, pred) for true, pred in columns if len(true.unique()) == 2]
     _require_labels(len(scores) > 0, "ap")
     return sum(scores) / len(scores)
 
@@ -75,7 +73,7 @@ def accuracy(y_true: Tensor, y_pred: Tensor) -> float:
         >>> accuracy(torch.tensor([[1], [0], [-1]]), torch.tensor([[0.1, 0.9], [0.2, 0.8], [1.0, 0.0]]))
         0.5
     """
-    return _score(accuracy_score, *_classes(y_true, y_pred, "acc"))
+    return _score("accuracy_score", *_classes(y_true, y_pred, "acc"))
 
 
 def macro_f1(y_true: Tensor, y_pred: Tensor) -> float:
@@ -87,7 +85,7 @@ def macro_f1(y_true: Tensor, y_pred: Tensor) -> float:
         >>> macro_f1(torch.tensor([[1], [0], [0]]), torch.tensor([[0.1, 0.9], [0.2, 0.8], [1.0, 0.0]]))
         0.6666666666666666
     """
-    return _score(f1_score, *_classes(y_true, y_pred, "F1"), average="macro", zero_division=0)
+    return _score("f1_score", *_classes(y_true, y_pred, "F1"), average="macro", zero_division=0)
 
 
 def _classes(y_true: Tensor, y_pred: Tensor, metric: str) -> tuple[Tensor, Tensor]:
@@ -97,8 +95,10 @@ def _classes(y_true: Tensor, y_pred: Tensor, metric: str) -> tuple[Tensor, Tenso
     return y_true[known, 0], y_pred[known].argmax(1)
 
 
-def _score(function: Callable[..., Any], true: Tensor, pred: Tensor, **how: Any) -> float:
-    return float(function(true.cpu().numpy(), pred.detach().float().cpu().numpy(), **how))
+def _score(name: str, true: Tensor, pred: Tensor, **how: Any) -> float:
+    from sklearn import metrics  # takes a second, which names() need not wait for
+
+    return float(getattr(metrics, name)(true.cpu().numpy(), pred.detach().float().cpu().numpy(), **how))
 
 
 def _require_numbers(y_pred: Tensor) -> None:
