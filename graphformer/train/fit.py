@@ -42,6 +42,7 @@ def fit(config: TrainConfig, task: Task, splits: Splits, folder: RunFolder) -> R
         folder: Where the run writes.
 
     Raises:
+        RunError: Memory has run out, or a prediction is NaN.
         KeyboardInterrupt: Ctrl-C; its message says how far the run is.
     """
     facts, share = TaskFacts.of(task), Share(rank(), config.devices)
@@ -60,9 +61,21 @@ def fit(config: TrainConfig, task: Task, splits: Splits, folder: RunFolder) -> R
             if share.rank > 0:
                 raise SystemExit(0)  # the first process goes on alone
             return _finish(config, task, folder, record, splits)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"train: a step must fit into memory; got {' '.join(str(error).split())[:200]}. Lower --batch_size "
+            f"(and raise --accumulate by as much); --resume goes on with what {folder.config} says then."
+        ) from error
     except KeyboardInterrupt:
         done = f" after {len(record.rows)} of {config.epochs} epochs" if record.rows else ""
         raise KeyboardInterrupt(f"interrupted{done}") from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has a class of its own for devices only; on the CPU its text alone tells.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _finish(config: TrainConfig, task: Task, folder: RunFolder, record: Record, splits: Splits) -> RunResult:

@@ -328,3 +328,21 @@ def test_training_is_quiet_but_for_its_bars(loaded, small, capfd):
     assert out == ""
     lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip()]
     assert all(line.startswith(("Preparing ", "Epoch ", "\x1b[A")) or "step" in line for line in lines), lines
+
+
+def test_running_out_of_memory_is_told(loaded, small, monkeypatch):
+    def greedy(self, batch, batch_index):
+        return torch.empty(2**62, dtype=torch.int8)
+
+    monkeypatch.setattr(GraphModule, "training_step", greedy)
+    with pytest.raises(RunError, match=r"train: a step must fit into memory; got .*memory.*\. Lower --batch_size"):
+        train(small)
+
+
+def test_accumulated_batches_make_the_step_of_a_whole_one(loaded, small):
+    model = replace(small.model, norm="layer", dropout=0.0, walk_steps=0)
+    whole = replace(small, epochs=2, batch_size=10, weight_decay=0.0, model=model)
+    one = train(whole)
+    halves = train(replace(whole, batch_size=5, accumulate=2, folder=small.folder + "-halves"))
+    assert halves.test == pytest.approx(one.test, rel=1e-4)
+    assert halves.valid == pytest.approx(one.valid, rel=1e-4)
