@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
+from graphformer._transforms import is_transformed
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.side import Side
 from graphformer.graphs.tiles import serve
@@ -118,8 +119,10 @@ def attend(
     if name == "reference":  # which has no use for more
         rows = Rows(*graph.by_query, graph.relation)
     else:
-        has_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-        rows = rows_of(graph, by_key=has_grad, with_tiles=not _sums_by_pair(tensors, options))
+        # Inside a transform a tensor does not know whether a gradient is taken outside of it.
+        has_grad = is_transformed() or any(t is not None and t.requires_grad for t in tensors)
+        by_key = torch.is_grad_enabled() and has_grad
+        rows = rows_of(graph, by_key=by_key, with_tiles=not _sums_by_pair(tensors, options))
     return call(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
     )

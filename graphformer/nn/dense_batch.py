@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from graphformer._transforms import keep
 from graphformer.graphs import AttentionGraph
 from graphformer.patterns import Pattern
 from graphformer.patterns.pattern import Nodes
@@ -37,8 +38,7 @@ def lay(pattern: Pattern, key_lengths: Lengths, query_lengths: Lengths, device: 
 
 @lru_cache(_NUM_GRAPHS)
 def _lay_once(pattern: Pattern, key_lengths: Lengths, query_lengths: Lengths, device: torch.device) -> AttentionGraph:
-    with torch.inference_mode(False):  # training may come after the evaluation that made the graph
-        return pattern.on(nodes_of(key_lengths, query_lengths)).to(device).prepare()
+    return keep(lambda: pattern.on(nodes_of(key_lengths, query_lengths)).to(device).prepare())
 
 
 def nodes_of(key_lengths: Lengths, query_lengths: Lengths) -> Nodes:
@@ -83,8 +83,7 @@ def share(graph: AttentionGraph, num_sets: int) -> AttentionGraph:
     if torch.compiler.is_compiling():
         return AttentionGraph.union([graph] * num_sets)
     if graph not in _shared or _shared[graph][0] != num_sets:
-        with torch.inference_mode(False):
-            _shared[graph] = num_sets, AttentionGraph.union([graph] * num_sets).prepare()
+        _shared[graph] = num_sets, keep(lambda: AttentionGraph.union([graph] * num_sets).prepare())
     return _shared[graph][1]
 
 

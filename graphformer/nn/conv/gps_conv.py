@@ -172,14 +172,16 @@ class GPSConv(pyg.GPSConv):
         whole_sets = graph is None and self._is_plain and self.backend != "reference" and torch.compiler.is_compiling()
         if self._is_dense(graph) or (whole_sets and not can_attend_whole_sets(x)):
             return super().forward(x, edge_index, batch, **kwargs)
+        terms: dict[str, Any] = {}
+        if not whole_sets:  # before the local part, which would refuse what it lacks in words of its own
+            graph = graph_of(self.pattern, x.shape[0], edge_index, batch, kwargs) if graph is None else graph
+            terms = self._read_terms(graph, kwargs.get("edge_attr"))
         parts = []
         if self.conv is not None:
             parts.append(self._residual(self.conv(x, edge_index, **kwargs), x, self.norm1, batch))
-        if whole_sets:
+        if graph is None:
             h = attend_whole_sets(self.attn, x, batch)
         else:
-            graph = graph_of(self.pattern, x.shape[0], edge_index, batch, kwargs) if graph is None else graph
-            terms = self._read_terms(graph, kwargs.get("edge_attr"))
             h = attend_with(self.attn, x, x, x, graph, backend=self.backend, **terms)
         parts.append(self._residual(h, x, self.norm2, batch))
         out = sum(parts)
