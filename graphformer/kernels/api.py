@@ -85,7 +85,8 @@ def attend(
         BackendError: The named backend cannot run this case; the message gives its reasons.
 
     Notes:
-        Differentiable in every floating tensor, twice outside of torch.compile and torch.func. Memory is O(E H) beside
+        Differentiable in every floating tensor, twice outside of torch.compile; torch.func's transforms and forward mode
+        work, where second derivatives hold `[E, H, D]`. Memory is O(E H) beside
         the inputs and outputs; third derivatives hold `[E, H, D]`. Under autocast, query, key and value are cast to its
         dtype. A score of -inf removes its pair.
 

@@ -55,7 +55,12 @@ def _lay_for_compiler(pattern: Pattern, lengths: str, device: torch.device) -> s
     if any(field.name not in vars(pattern) for field in fields(pattern)):
         rule, remedy = "be made outside of what torch.compile compiles", "Make it before, or give a ready graph."
         refuse(type(pattern).__name__, "the pattern", rule, "one from inside", remedy, UnsupportedError)
-    graph = _lay_once(pattern, *literal_eval(lengths), device)
+    # This runs as it stands, while the program is traced: all is made that the program, which makes none, then reads.
+    torch.compiler._is_compiling_flag, flag = False, torch.compiler._is_compiling_flag
+    try:
+        graph = _lay_once(pattern, *literal_eval(lengths), device)
+    finally:
+        torch.compiler._is_compiling_flag = flag
     name = f"graph_{id(graph)}"
     setattr(_compiled, name, graph)
     return name
