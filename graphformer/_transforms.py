@@ -48,9 +48,12 @@ def plain(fact: Any, where: str, argument: str) -> Any:
 
     Example:
         >>> ids = torch.tensor([3])
-        >>> x, is_same = torch.zeros(1), lambda x, wrapped: (x.sum(), plain(wrapped, "f", "ids") is ids)
-        >>> torch.func.grad(is_same, has_aux=True)(x, ids)
-        (tensor([1.]), True)
+        >>> def count(x, wrapped):
+        ...     print(wrapped is ids, plain(wrapped, "count", "ids") is ids)
+        ...     return x.sum()
+        >>> torch.func.grad(count)(torch.zeros(1), ids)
+        False True
+        tensor([1.])
     """
     if torch.compiler.is_compiling() or not isinstance(fact, torch.Tensor):
         return fact

@@ -31,6 +31,7 @@ def graph_of(
         facts: Tensors that a pattern may read by name, such as `pos`; others are passed over.
 
     Example:
+        >>> import torch
         >>> from graphformer.patterns import Full
         >>> batch = torch.tensor([0, 0, 1])
         >>> graph_of(Full(), 3, None, batch, {}).num_edges
