@@ -87,7 +87,8 @@ def attend(
     Notes:
         Differentiable in every floating tensor, twice outside of torch.compile; torch.func and forward mode work.
         Memory is O(E H) beside the inputs and outputs; third derivatives, and second ones and forward mode inside
-        torch.func, hold `[E, H, D]`. Under autocast, query, key and value are cast to its dtype. A score of -inf removes its pair.
+        torch.func, hold `[E, H, D]`. Under autocast, query, key and value are cast to its dtype.
+        A score of -inf removes its pair.
 
     Example:
         >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2], [0, 0, 1]]), num_nodes=3)
