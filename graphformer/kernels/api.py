@@ -121,7 +121,7 @@ def attend(
         rows = Rows(*graph.by_query, graph.relation)
     else:
         # Inside a transform a tensor does not know whether a gradient is taken outside of it.
-        has_grad = is_transformed() or any(t is not None and t.requires_grad for t in tensors)
+        has_grad = any(t is not None and t.requires_grad for t in tensors) or is_transformed()
         by_key = torch.is_grad_enabled() and has_grad
         rows = rows_of(graph, by_key=by_key, with_tiles=not _sums_by_pair(tensors, options))
     return call(
