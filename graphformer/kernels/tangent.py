@@ -39,8 +39,7 @@ def moved(tensors: Tensors, along: Tensors, rows: Rows, options: Options) -> Ten
     found = [formula.recomputed(_scores, tensors, rows, tensors, along, part, options) for part in parts]
     score, moved_score = (torch.cat(side) for side in zip(*found, strict=True))
     pairs = all_pairs(rows)
-    num_rows, num_heads = tensors.query.shape[:2]
-    statistic = formula.row_statistic(score, pairs.query_index, num_rows, options.normalizer)
+    statistic = formula.row_statistic(score, pairs.query_index, tensors.query.shape[0], options.normalizer)
     alpha = formula.pair_weights(score, statistic, pairs.query_index, options.normalizer)
     moved_alpha = formula.moved_weights(moved_score, score, alpha, statistic, pairs.query_index, options.normalizer)
 
@@ -49,10 +48,8 @@ def moved(tensors: Tensors, along: Tensors, rows: Rows, options: Options) -> Ten
         moved_value = _side("value", tensors, along, part, removed)
         return total if moved_value is None else torch.addcmul(total, weight.unsqueeze(2), moved_value)
 
-    out = score.new_zeros(num_rows, num_heads, tensors.value.shape[2])
     weights = (formula.pair_dropout(each, pairs, options) for each in (alpha, moved_alpha))
-    formula.add_messages(out, messages, tensors, rows, _removed(score.detach()), *weights)
-    return out
+    return formula.sum_messages(messages, tensors, rows, _removed(score.detach()), *weights)
 
 
 def _removed(score: Tensor) -> Tensor | None:
