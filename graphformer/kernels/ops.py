@@ -1,7 +1,7 @@
 """The torch operators behind `attend`: one forward, one backward, for every backend.
 
 Each is opaque to torch.compile, with a fake whose shapes depend on the inputs' shapes only. The derivative of the
-backward operator is taken through the formula's tangent, so that second derivatives exist for every backend.
+backward operator is written out in torch, so that second derivatives exist for every backend.
 """
 
 from __future__ import annotations
@@ -262,44 +262,23 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
     ctx.options = inputs[3 + _NUM_SAVED : -1]
     ctx.needs = inputs[-1]
     ctx.set_materialize_grads(False)  # of what no second derivative asks about there is nothing to compute
-    ctx.save_for_backward(inputs[0], *inputs[3 : 3 + _NUM_SAVED])
+    ctx.save_for_backward(inputs[0], *inputs[2 : 3 + _NUM_SAVED])  # all but the result
 
 
 def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The derivative of <first derivatives, grad_grads> in grad_out and in every tensor."""
-    keep_graph = torch.is_grad_enabled()  # a third derivative is asked for
-    grad_out, *saved = ctx.saved_tensors
+    grad_out, statistic, *saved = ctx.saved_tensors
     score, slope, normalizer, scale, dropout, _ = ctx.options
     *rows, seed = saved[_NUM_TENSORS:]
     needs = ctx.needs_input_grad[3 : 3 + _NUM_TENSORS]
     given = iter(grad_grads)
     along = Tensors(*(next(given) if need else None for need in ctx.needs))  # type: ignore[arg-type]
-    with torch.enable_grad(), torch.autocast(grad_out.device.type, enabled=False):
-        variables = [_variable(t, need, keep_graph) for t, need in zip(saved[:_NUM_TENSORS], needs, strict=True)]
-        tensors = Tensors(*variables)  # type: ignore[arg-type]
-        options = Options(score, slope, normalizer, scale, dropout, seed)
-        moved = tangent.moved(tensors, along, Rows(*rows).listed(tensors.key.shape[0]), options)
-        wanted = [v for v, need in zip(variables, needs, strict=True) if v is not None and need]
-        pull = grad_out.to(moved.dtype)
-        second = (
-            torch.autograd.grad(moved, wanted, pull, create_graph=keep_graph, allow_unused=True)
-            if wanted and moved.requires_grad
-            else (None,) * len(wanted)
-        )
-    found = iter(second)
-    rest = [None if v is None or not need else next(found) for v, need in zip(variables, needs, strict=True)]
-    first = moved if keep_graph else moved.detach()
-    return (first.to(grad_out.dtype), None, None, *rest, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options) + 1))
-
-
-def _variable(tensor: Tensor | None, need: bool, keep_graph: bool) -> Tensor | None:
-    """A tensor of its own for each argument, connected to the argument's graph where that continues.
-
-    Arguments may come from one another (self-attention), and a gradient for one must not run through the others.
-    """
-    if tensor is None:
-        return None
-    return tensor.view_as(tensor) if keep_graph and tensor.requires_grad else tensor.detach().requires_grad_(need)
+    tensors = Tensors(*saved[:_NUM_TENSORS])
+    options = Options(score, slope, normalizer, scale, dropout, seed)
+    with _without_autocast(grad_out):
+        listed = Rows(*rows).listed(tensors.key.shape[0])
+        moved, slopes = tangent.second(grad_out, statistic, tensors, along, listed, options, Tensors(*needs))
+    return (moved.to(grad_out.dtype), None, None, *slopes, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options) + 1))
 
 
 attend_op.register_autograd(_backward, setup_context=_save_forward)
