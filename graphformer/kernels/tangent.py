@@ -216,23 +216,28 @@ def _add_scores(
     options: Options,
 ) -> None:
     """What follows from the scores."""
+    moves_features = along.edge_attr is not None or along.edge_key is not None
+    of_moved_key = None
     if options.score == "dot":
         of_score, of_change = steps.score * options.scale, steps.change * options.scale
         of_query = _plus_product(of_score * met.key, of_change, met.moved_key)
         of_key = _plus_product(of_score * met.query, of_change, met.moved_query)
-        of_moved_key = of_change * met.query
+        if moves_features:
+            of_moved_key = of_change * met.query
     else:
-        of_key, of_moved_key = _additive(grads, met, steps, along, options)
+        of_key, of_moved_key = _additive(grads, met, steps, along, moves_features, options)
         of_query = of_key
     if grads.total.query is not None:
         grads.total.query.index_add_(0, pairs.query_index, of_query)
     grads.add_side("key", pairs, of_key, removed)
-    if along.edge_attr is not None or along.edge_key is not None:
+    if of_moved_key is not None:
         grads.add_features("key", pairs, of_moved_key, removed, along.edge_attr, along.edge_key)
 
 
-def _additive(grads: Gradients, met: _Met, steps: _Steps, along: Tensors, options: Options) -> tuple[Tensor, Tensor]:
-    """The derivatives in q + k and in (q + k)'; that in the score's weight is added."""
+def _additive(
+    grads: Gradients, met: _Met, steps: _Steps, along: Tensors, moves_features: bool, options: Options
+) -> tuple[Tensor, Tensor | None]:
+    """The derivative in q + k and, where asked for, that in (q + k)'; that in the score's weight is added."""
     inner, moved = met.query + met.key, formula.plus(met.moved_query, met.moved_key)
     hidden = formula.activate(options, inner)
 
@@ -240,14 +245,13 @@ def _additive(grads: Gradients, met: _Met, steps: _Steps, along: Tensors, option
         return formula.through_activation(options, grad, inner, hidden)
 
     weight = torch.ones_like(inner[:1]) if grads.tensors.weight is None else grads.tensors.weight.to(inner.dtype)
-    moved_hidden = None if moved is None else through(moved)
-    of_moved = through(steps.change * weight)
     moved_weight = None if along.weight is None else along.weight.to(inner.dtype)
     of_inner = through(_plus_product(steps.score * weight, steps.change, moved_weight))
-    if options.score == "tanh" and moved is not None:
-        of_inner = torch.addcmul(of_inner, hidden * moved, of_moved, value=-2)
+    if options.score == "tanh" and moved is not None:  # the slope changes too
+        of_inner = torch.addcmul(of_inner, hidden * moved, through(steps.change * weight), value=-2)
+    of_moved = through(steps.change * weight) if moves_features else None
     if grads.total.weight is not None:
         grads.total.weight.add_((steps.score * hidden).sum(0))
-        if moved_hidden is not None:
-            grads.total.weight.add_((steps.change * moved_hidden).sum(0))
+        if moved is not None:
+            grads.total.weight.add_((steps.change * through(moved)).sum(0))
     return of_inner, of_moved
