@@ -2,8 +2,7 @@
 
 The functions work on any run of pairs. `attend` and `weights` below apply them to a whole graph, in chunks that are
 recomputed in the backward pass, and serve the cases that no fused backend takes: a user's own score function and
-attention weights; `tangent` serves second derivatives in the same way. (Derivatives of these, and programs of
-torch.compile, are not chunked: they hold [E, H, D].)
+attention weights. (Derivatives of these, and programs of torch.compile, are not chunked: they hold [E, H, D].)
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.problem import Options, Pairs, Rows, Tensors, all_pairs, chunks, count_pairs
 from graphformer.kernels.segments import segment_max, segment_sum
 
-# Elements of the largest temporary of one chunk: on a CPU about 2 MB of float32, which stay in a core's cache; on other
-# devices enough to keep them busy.
-CHUNK_ELEMENTS = 2**19
+# Elements of the largest temporary of one chunk: on a CPU half a MB of float32, a few of which stay in a core's cache;
+# on other devices enough to keep them busy.
+CHUNK_ELEMENTS = 2**17
 CHUNK_ELEMENTS_ELSEWHERE = 2**24
 
 
@@ -110,16 +109,16 @@ def pair_values(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tenso
     return pair_side(*side, pairs, removed, tensors.compute_dtype)  # type: ignore[return-value]
 
 
-def activate(kind: str, slope: float, total: Tensor) -> Tensor:
+def activate(options: Options, inner: Tensor) -> Tensor:
     """f of the additive score."""
-    return torch.tanh(total) if kind == "tanh" else leaky_relu(total, slope)
+    return torch.tanh(inner) if options.score == "tanh" else leaky_relu(inner, options.negative_slope)
 
 
-def slope(kind: str, negative_slope: float, total: Tensor, hidden: Tensor) -> Tensor:
-    """The derivative of f, where f(total) = hidden."""
-    if kind == "tanh":
-        return 1 - hidden * hidden
-    return torch.full_like(total, negative_slope).masked_fill_(total > 0, 1)
+def through_activation(options: Options, grad: Tensor, inner: Tensor, hidden: Tensor) -> Tensor:
+    """`grad` times the derivative of f, where f(inner) = hidden."""
+    if options.score == "tanh":
+        return grad * (1 - hidden * hidden)
+    return torch.ops.aten.leaky_relu_backward(grad, inner, options.negative_slope, False)
 
 
 def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
@@ -133,7 +132,7 @@ def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
     elif options.score == "dot":
         score = (query * key).sum(2) * options.scale
     else:
-        hidden = activate(options.score, options.negative_slope, query + key)
+        hidden = activate(options, query + key)
         score = (hidden if tensors.weight is None else hidden * tensors.weight.to(hidden.dtype)).sum(2)
     if bias is None or removed is None:
         return score

@@ -1,8 +1,8 @@
 """The torch operators behind `attend`: one forward, one backward, for every backend.
 
 Each is opaque to torch.compile, with a fake whose shapes depend on the inputs' shapes only. The derivative of the
-backward operator is taken through the formula's tangent, so that second derivatives exist for every backend. Under
-torch.func the first derivative is the backend's, too; what lies beyond it is derived from the formula.
+backward operator is written out in torch, so that second derivatives exist for every backend. Under torch.func the
+first derivative is the backend's, too; what lies beyond it is derived from the formula.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ _PROBLEM = ", ".join(
 )
 # One result a field, and no list: torch knows batches of gradients (is_grads_batched) only of operators without lists.
 _BY_FIELD = ", ".join(["Tensor"] * _NUM_TENSORS)
-_AUTOGRAD = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradFunctionality)
 _BACKENDS = {"native": native, "reference": reference}
 
 
@@ -181,7 +180,7 @@ def _backward(ctx: Any, grad_out: Tensor, _: Tensor, gradients: Any = None) -> t
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.options = inputs[3 + _NUM_SAVED : -1]
     ctx.set_materialize_grads(False)  # of what no second derivative asks about there is nothing to compute
-    ctx.save_for_backward(inputs[0], *inputs[3 : 3 + _NUM_SAVED])
+    ctx.save_for_backward(inputs[0], *inputs[2 : 3 + _NUM_SAVED])  # all but the result
 
 
 def _second_backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Any, ...]:
@@ -195,42 +194,17 @@ def _second_backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Any, ...]:
 
 
 def _second(*inputs: Any) -> tuple[Tensor | None, ...]:
-    keep_graph = torch.is_grad_enabled()  # a third derivative is asked for
-    along, grad_out, needs = Tensors(*inputs[:_NUM_TENSORS]), inputs[_NUM_TENSORS], inputs[-1]
-    saved, rows, options, _ = _read(inputs[_NUM_TENSORS + 1 : -1])
-    with torch.enable_grad(), _without_autocast(grad_out):
-        variables = [_variable(t, need, keep_graph) for t, need in zip(saved, needs, strict=True)]
-        tensors = Tensors(*variables)  # type: ignore[arg-type]
-        moved = tangent.moved(tensors, along, rows.listed(tensors.key.shape[0]), options)
-        wanted = [v for v, need in zip(variables, needs, strict=True) if v is not None and need]
-        pull = grad_out.to(moved.dtype)
-        second = (
-            torch.autograd.grad(moved, wanted, pull, create_graph=keep_graph, allow_unused=True)
-            if wanted and moved.requires_grad
-            else (None,) * len(wanted)
-        )
-    found = iter(second)
-    rest = [None if v is None or not need else next(found) for v, need in zip(variables, needs, strict=True)]
-    first = moved if keep_graph else moved.detach()
-    return (first.to(grad_out.dtype), *rest)
-
-
-def _variable(tensor: Tensor | None, need: bool, keep_graph: bool) -> Tensor | None:
-    """A tensor of its own for each argument, connected to the argument's graph where that continues.
-
-    Arguments may come from one another (self-attention), and a gradient for one must not run through the others.
-    """
-    if tensor is None:
-        return None
-    return tensor.view_as(tensor) if keep_graph and tensor.requires_grad else tensor.detach().requires_grad_(need)
+    along, (grad_out, statistic), needs = Tensors(*inputs[:_NUM_TENSORS]), inputs[_NUM_TENSORS:][:2], inputs[-1]
+    tensors, rows, options, _ = _read(inputs[_NUM_TENSORS + 2 : -1])
+    with _without_autocast(grad_out):
+        listed = rows.listed(tensors.key.shape[0])
+        moved, slopes = tangent.second(grad_out, statistic, tensors, along, listed, options, Tensors(*needs))
+    return (moved.to(grad_out.dtype), *slopes)
 
 
 def _all_second(*inputs: Any) -> tuple[Tensor, ...]:
-    grad_out, *tensors = inputs[_NUM_TENSORS : 2 * _NUM_TENSORS + 1]
-    # An operator is called below autograd, which this one uses.
-    keys = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set() - _AUTOGRAD
-    with torch._C._ForceDispatchKeyGuard(*keys), torch.no_grad():
-        first, *rest = _second(*inputs)
+    grad_out, _, *tensors = inputs[_NUM_TENSORS : 2 * _NUM_TENSORS + 2]
+    first, *rest = _second(*inputs)
     unmoved = zip(rest, tensors, inputs[-1], strict=True)
     rest = [torch.zeros_like(tensor) if need and grad is None else grad for grad, tensor, need in unmoved]
     return _filled(grad_out, (first, *rest))
@@ -241,7 +215,7 @@ attend_second_op = torch.library.custom_op(  # for batches, which torch and `_on
     "graphformer::attend_second",
     _all_second,
     mutates_args=(),
-    schema=f"({_ALONG}, Tensor grad_out, {_PROBLEM}, bool[] needs) -> (Tensor, {_BY_FIELD})",
+    schema=f"({_ALONG}, Tensor grad_out, Tensor statistic, {_PROBLEM}, bool[] needs) -> (Tensor, {_BY_FIELD})",
 )
 
 
