@@ -33,7 +33,7 @@ def names() -> list[str]:
 
 
 def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = False) -> Task:
-    """A graph-property data set with its split and its measure.
+    """A data set with its split and its measure.
 
     Args:
         name: "logp", the embedded set that is made in memory, or an OGB molecule set such as "ogbg-molesol".
