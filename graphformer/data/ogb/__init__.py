@@ -58,10 +58,11 @@ def load_ogb(name: str, root: str | os.PathLike[str], download: bool = False) ->
     from graphformer.data.ogb.layout import layout
     from graphformer.data.ogb.link import load_links
     from graphformer.data.ogb.node import load_nodes
-    from graphformer.data.ogb.reading import open_release
+    from graphformer.data.ogb.reading import open_release, readable
     from graphformer.data.ogb.subtokens import load_subtokens
 
     release = open_release(layout(name), root, download)
-    if name == "ogbg-code2":
-        return load_subtokens(release)
-    return {"graph": load_graphs, "node": load_nodes, "link": load_links}[release.layout.level](release)
+    loaders = {"graph": load_graphs, "node": load_nodes, "link": load_links}
+    load = load_subtokens if name == "ogbg-code2" else loaders[release.layout.level]
+    with readable(release.layout, release.folder):
+        return load(release)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch_geometric.data import Data
 
 from graphformer.data.molecule import molecule_features
 from graphformer.data.ogb.measures import as_they_are, chosen_class, official_measure
-from graphformer.data.ogb.reading import Release, require_ids, require_whole
+from graphformer.data.ogb.reading import Release, labels_of, require_ids, require_whole
 from graphformer.data.task import Task
 from graphformer.graphs.features import Features
 
@@ -19,7 +21,11 @@ def load_graphs(release: Release) -> Task:
     layout, dataset = release.layout, release.dataset
     require_whole(dataset._data, layout.name)
     multiclass = dataset.task_type == "multiclass classification"
-    parts = {part: [_graph(release, int(i), multiclass) for i in split_ids(release, part)] for part in release.split}
+    features = _PPA if layout.name == "ogbg-ppa" else molecule_features()
+    y = labels_of(release, dataset._data.y)
+    parts = {
+        part: [_graph(dataset, i, y, features) for i in split_ids(release, part).tolist()] for part in release.split
+    }
     return Task(
         name=layout.name,
         level="graph",
@@ -31,7 +37,7 @@ def load_graphs(release: Release) -> Task:
         num_outputs=dataset.num_classes if multiclass else dataset.num_tasks,
         metric=dataset.eval_metric,
         higher_is_better=dataset.eval_metric != "rmse",
-        features=_PPA if multiclass else molecule_features(),
+        features=features,
         measure=official_measure(layout, chosen_class if multiclass else as_they_are),
     )
 
@@ -47,9 +53,9 @@ def split_ids(release: Release, part: str) -> Tensor:
     return ids
 
 
-def _graph(release: Release, i: int, multiclass: bool) -> Data:
-    graph = release.dataset[i]
-    graph.y = graph.y if multiclass else graph.y.float()
-    if multiclass:
+def _graph(dataset: Any, i: int, y: Tensor, features: Features) -> Data:
+    graph = dataset[i]
+    graph.y = y[i : i + 1]
+    if features.edge_channels:
         graph.edge_attr = graph.edge_attr.float()
     return graph

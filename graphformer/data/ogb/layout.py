@@ -11,7 +11,7 @@ from graphformer.data.task import Level
 
 PROCESSED = "processed/geometric_data_processed.pt"
 _LEVELS: dict[str, Level] = {"ogbg": "graph", "ogbn": "node", "ogbl": "link"}
-_PARTS = ("train", "valid", "test")
+PARTS = ("train", "valid", "test")
 _OTHER_NAMES = {"raw/node_species.csv.gz": "raw/species.csv.gz"}  # ogb renames it when it reads it
 _MAG_RELATIONS = (
     "author___affiliated_with___institution",
@@ -84,9 +84,9 @@ def layout(name: str) -> Layout:
     if name == "ogbg-code2":
         files += ["mapping/typeidx2type.csv.gz", "mapping/attridx2attr.csv.gz"]
     if name == "ogbn-mag":
-        split_files = [f"{split}/nodetype-has-split.csv.gz", *(f"{split}/paper/{part}.csv.gz" for part in _PARTS)]
+        split_files = [f"{split}/nodetype-has-split.csv.gz", *(f"{split}/paper/{part}.csv.gz" for part in PARTS)]
     else:
-        split_files = [f"{split}/{part}.{'pt' if level == 'link' else 'csv.gz'}" for part in _PARTS]
+        split_files = [f"{split}/{part}.{'pt' if level == 'link' else 'csv.gz'}" for part in PARTS]
     return Layout(name, level, tuple(files), tuple(split_files), f"{split}/split_dict.pt")
 
 

@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter, to_undirected
 
 from graphformer.data.ogb.measures import as_they_are, chosen_class, official_measure
-from graphformer.data.ogb.reading import Release, require_ids, require_rows, require_whole
+from graphformer.data.ogb.reading import Release, labels_of, require_ids, require_rows, require_whole
 from graphformer.data.task import Task
 from graphformer.graphs.features import Features
 
@@ -40,7 +40,7 @@ def load_nodes(release: Release) -> Task:
     layout, dataset = release.layout, release.dataset
     graph, features, y, split, first = _READERS[layout.name](release)
     multiclass = dataset.task_type == "multiclass classification"
-    y = _class_labels(y, dataset.num_classes, layout.name) if multiclass else y.float()
+    y = labels_of(release, y)
     for ids in split.values():
         require_ids(ids, len(y), layout.name, "the split's node ids")
     parts = {part: [_asked(graph, ids + first, y[ids])] for part, ids in split.items()}
@@ -64,13 +64,6 @@ def _asked(graph: Data, target_index: Tensor, y: Tensor) -> Data:
     asked = copy.copy(graph)
     asked.target_index, asked.y = target_index, y
     return asked
-
-
-def _class_labels(y: Tensor, num_classes: int, name: str) -> Tensor:
-    """Integers, -1 where a label is missing (NaN, which ogb's loader can only hold as numbers)."""
-    y = torch.where(y.isnan(), -1, y).long() if y.is_floating_point() else y
-    require_ids(y[y != -1], num_classes, name, "the classes")
-    return y
 
 
 def _read_papers_and_products(release: Release) -> Labelled:

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphformer._checks import refuse, require
-from graphformer._errors import DataError
+from graphformer._errors import DataError, GraphformerError
+from graphformer.data._quiet_ogb import ogb_module
 from graphformer.data.ogb.download import fetch, what_is_there
-from graphformer.data.ogb.layout import PROCESSED, Layout
+from graphformer.data.ogb.layout import PARTS, PROCESSED, Layout
 
 _LOADERS = {
     "graph": "PygGraphPropPredDataset",
@@ -111,6 +112,19 @@ def require_whole(graph: Data, name: str) -> None:
     require_rows(graph.get("edge_attr"), graph.edge_index.size(1), name, "edge features")
 
 
+def labels_of(release: Release, y: Tensor) -> Tensor:
+    """Ogb's labels as :class:`~graphformer.data.Task` says: classes with -1 where ogb has NaN, anything else as float.
+
+    Raises:
+        DataError: There is no such class.
+    """
+    if release.dataset.task_type != "multiclass classification":
+        return y.float()
+    y = torch.where(y.isnan(), -1, y).long()
+    require_ids(y[y != -1], release.dataset.num_classes, release.layout.name, "the classes")
+    return y
+
+
 def _require_agreement(holds: bool, name: str, rule: str, got: object) -> None:
     remedy = "Remove the data set's folder and fetch it anew."
     require(holds, "load", f"{name}'s files", f"agree: {rule}", got, remedy, DataError)
@@ -126,7 +140,8 @@ def _read(layout: Layout, folder: Path) -> Release:
                 torch.load(folder / "processed" / note, weights_only=True)
         dataset = _loaded(layout, folder.parent)
         split = dataset.get_edge_split() if layout.level == "link" else dataset.get_idx_split()
-        return Release(layout, folder, dataset, split)
+        split = ogb_module("ogb.utils.torch_util").replace_numpy_with_torchtensor(split)
+        return Release(layout, folder, dataset, {part: split[part] for part in PARTS})
 
 
 @contextmanager
@@ -134,10 +149,12 @@ def readable(layout: Layout, folder: Path) -> Iterator[None]:
     """Tell what was read where a file turns out to be damaged.
 
     Raises:
-        DataError: Whatever else was raised.
+        DataError: Whatever is raised that is no error of ours.
     """
     try:
         yield
+    except GraphformerError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes ogb, pandas or torch raise
         where = folder / (PROCESSED if (folder / PROCESSED).exists() else "raw")
         raise DataError(

@@ -13,14 +13,13 @@ from torch_geometric.data.separate import separate
 
 from graphformer.data.ogb.graph import split_ids
 from graphformer.data.ogb.measures import official_measure, require_labels
-from graphformer.data.ogb.reading import Release, readable, require_whole
+from graphformer.data.ogb.reading import Release, require_whole
 from graphformer.data.task import Task
 from graphformer.graphs.features import Features
 
 _NUM_WORDS = 5000
 _LENGTH = 5
 _DEEPEST = 20
-_PARTS = ("train", "valid", "test")
 
 
 def load_subtokens(release: Release) -> Task:
@@ -34,7 +33,7 @@ def load_subtokens(release: Release) -> Task:
     """
     require_whole(release.dataset._data, release.layout.name)
     names = release.dataset._data.y
-    ids = {part: split_ids(release, part) for part in _PARTS}
+    ids = {part: split_ids(release, part) for part in release.split}
     vocabulary = frequent_words(names[i] for i in ids["train"].tolist())
     words = list(dict.fromkeys([*vocabulary, *(word for name in names for word in name)]))
     labels = encode(names, words)
@@ -87,7 +86,7 @@ def _names_in(words: Sequence[str], num_outputs: int) -> Callable[[Tensor, Tenso
         require_labels(y_true >= 0)
         return {
             "seq_ref": [[words[i] for i in row if i >= 0] for row in y_true.tolist()],
-            "seq_pred": [[words[i] if i < num_outputs else "" for i in row if i >= 0] for row in y_pred.tolist()],
+            "seq_pred": [[words[i] if i < num_outputs else None for i in row if i >= 0] for row in y_pred.tolist()],
         }
 
     return inputs
@@ -97,10 +96,9 @@ def _mapping_sizes(release: Release) -> tuple[int, int]:
     """How many node types and node attributes there are."""
     import pandas
 
-    with readable(release.layout, release.folder):
-        folder = release.folder / "mapping"
-        types, attributes = (pandas.read_csv(folder / f"{kind}.csv.gz") for kind in ("typeidx2type", "attridx2attr"))
-        return len(types["type"]), len(attributes["attr"])
+    folder = release.folder / "mapping"
+    types, attributes = (pandas.read_csv(folder / f"{kind}.csv.gz") for kind in ("typeidx2type", "attridx2attr"))
+    return len(types["type"]), len(attributes["attr"])
 
 
 class _Functions(Sequence[Data]):
