@@ -34,7 +34,7 @@ def load_subtokens(release: Release) -> Task:
     require_whole(release.dataset._data, release.layout.name)
     names = release.dataset._data.y
     ids = {part: split_ids(release, part) for part in release.split}
-    vocabulary = frequent_words(names[i] for i in ids["train"].tolist())
+    vocabulary = frequent_words((names[i] for i in ids["train"].tolist()), _NUM_WORDS)
     words = list(dict.fromkeys([*vocabulary, *(word for name in names for word in name)]))
     labels = encode(names, words)
     parts = {part: _Functions(release.dataset, ids[part], labels) for part in ids}
@@ -55,7 +55,7 @@ def load_subtokens(release: Release) -> Task:
     )
 
 
-def frequent_words(names: Iterable[Sequence[str]], count: int = _NUM_WORDS) -> list[str]:
+def frequent_words(names: Iterable[Sequence[str]], count: int) -> list[str]:
     """The `count` most frequent words, most frequent first; of words as frequent those that come first.
 
     Example:
