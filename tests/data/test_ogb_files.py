@@ -168,6 +168,16 @@ def test_half_a_table_is_told(tmp_path, name, table, told):
         load(name, root=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["ogbg-molesol", "ogbg-ppa", "ogbg-code2", "ogbn-arxiv", "ogbn-proteins", "ogbl-ddi"])
+def test_an_edge_to_no_node_is_told(tmp_path, name):
+    """Also where a batch of graphs would have that node: in the next graph."""
+    path = make_ogb(name, tmp_path) / "raw/edge.csv.gz"
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(b"".join([b"0,60\n", *lines[1:]])))
+    with pytest.raises(DataError, match=rf"{name}'s files must agree: the edges' node ids lie in \[0, \d+\); got ids"):
+        load(name, root=tmp_path).train[0]
+
+
 def test_a_split_dict_is_read_in_place_of_the_tables(tmp_path):
     folder = make_ogb("ogbl-ddi", tmp_path)
     expected = load("ogbl-ddi", root=tmp_path).test[0].pair_index

@@ -19,7 +19,6 @@ _PPA = Features(edge_channels=7)  # a protein carries nothing, an association se
 def load_graphs(release: Release) -> Task:
     """The molecules of ogbg-mol*, with float labels and NaN where one is missing, or the associations of ogbg-ppa."""
     layout, dataset = release.layout, release.dataset
-    require_whole(dataset._data, layout.name)
     multiclass = dataset.task_type == "multiclass classification"
     features = _PPA if layout.name == "ogbg-ppa" else molecule_features()
     y = labels_of(release, dataset._data.y)
@@ -55,6 +54,7 @@ def split_ids(release: Release, part: str) -> Tensor:
 
 def _graph(dataset: Any, i: int, y: Tensor, features: Features) -> Data:
     graph = dataset[i]
+    require_whole(graph, dataset.name)
     graph.y = y[i : i + 1]
     if features.edge_channels:
         graph.edge_attr = graph.edge_attr.float()

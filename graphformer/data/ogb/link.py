@@ -46,7 +46,6 @@ def _message_graph(graph: Data, name: str) -> tuple[Data, Features]:
     """Nodes and training links; a node without features (ogbl-ddi) is told by its own number."""
     require_whole(graph, name)
     count = int(graph.num_nodes or 0)
-    require_ids(graph.edge_index, count, name, "the edges' node ids")
     edge_index = to_undirected(graph.edge_index, num_nodes=count)
     if graph.x is None:
         return Data(x=torch.arange(count).unsqueeze(1), edge_index=edge_index), Features(node_categories=(count,))

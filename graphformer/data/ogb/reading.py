@@ -103,13 +103,15 @@ def require_rows(table: Tensor | None, count: int, name: str, what: str) -> None
 
 
 def require_whole(graph: Data, name: str) -> None:
-    """Refuse graphs whose tables end too early: ogb cuts rows out by count and does not look.
+    """Refuse a graph whose tables do not fit each other: ogb cuts them out by count and does not look.
 
     Raises:
-        DataError: Nodes or edges have too few rows of features.
+        DataError: Nodes or edges have too few rows of features, or an edge ends at no node.
     """
-    require_rows(graph.get("x"), int(graph.num_nodes or 0), name, "node features")
+    num_nodes = int(graph.num_nodes or 0)
+    require_rows(graph.get("x"), num_nodes, name, "node features")
     require_rows(graph.get("edge_attr"), graph.edge_index.size(1), name, "edge features")
+    require_ids(graph.edge_index, num_nodes, name, "the edges' node ids")
 
 
 def labels_of(release: Release, y: Tensor) -> Tensor:

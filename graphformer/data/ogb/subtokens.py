@@ -122,6 +122,7 @@ class _Functions(Sequence[Data]):
         i = int(self.ids[index])
         # dataset[i] would keep every tree that was ever asked for
         tree = separate(Data, self.dataset._data, i, self.dataset.slices, decrement=False)
+        require_whole(tree, self.dataset.name)
         return _laid_out(tree, self.labels[i : i + 1])
 
 
@@ -133,6 +134,6 @@ def _laid_out(tree: Data, y: Tensor) -> Data:
     return Data(
         x=torch.cat([tree.x, tree.node_depth.clamp(max=_DEEPEST)], dim=1),
         edge_index=torch.cat(kinds, dim=1),
-        edge_attr=torch.arange(4).repeat_interleave(torch.tensor([kind.size(1) for kind in kinds])).unsqueeze(1),
+        edge_attr=torch.cat([torch.full((edges.size(1), 1), kind) for kind, edges in enumerate(kinds)]),
         y=y,
     )
