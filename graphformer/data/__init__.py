@@ -1,4 +1,4 @@
-"""Data: molecules as node sets, and graph-property data sets with one face."""
+"""Data: molecules as node sets, and data sets of graphs, nodes and links with one face."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = F
     """A data set with its split and its measure.
 
     Args:
-        name: "logp", the embedded set that is made in memory, or an OGB molecule set such as "ogbg-molesol".
+        name: "logp", the embedded set that is made in memory, or a set of OGB such as "ogbg-molesol", "ogbn-arxiv" or
+            "ogbl-ddi"; :func:`names` lists them.
         root: Folder of the data sets on disk. Default as ogb's: "dataset". Not used for "logp".
         download: Fetch the data if they are not below `root`. Default False: nothing is ever fetched unasked.
 

@@ -154,7 +154,7 @@ def test_associations_of_whole_strengths_are_numbers_still(tmp_path):
     write_graphs(folder, graphs * 6, [row % 2 for row in range(12)])
     write_split(folder, "species", 12)
     task = load("ogbg-ppa", root=tmp_path)
-    assert task.train[0].edge_attr.tolist() == [[1.0] * 7] * 2
+    assert (task.train[0].edge_attr.tolist(), task.train[0].edge_attr.dtype) == ([[1.0] * 7] * 2, torch.float32)
     assert (task.train[1].num_nodes, task.train[1].edge_attr.shape) == (1, (0, 7))
 
 
@@ -172,3 +172,13 @@ def test_a_class_that_there_is_not_is_told(tmp_path):
     relabel(folder, [37] * 24)
     with pytest.raises(DataError, match=r"ogbg-ppa's files must agree: the classes lie in \[0, 37\); got ids from 37"):
         load("ogbg-ppa", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("ogbg-molesol", "scaffold"), ("ogbg-ppa", "species"), ("ogbg-code2", "project")]
+)
+def test_a_split_that_names_no_graph_is_told(tmp_path, name, scheme):
+    write_csv(make_ogb(name, tmp_path) / f"split/{scheme}/test.csv.gz", [3, 24])
+    told = rf"^load: {name}'s files must agree: the split's graph ids lie in \[0, 24\); got ids from 3 to 24"
+    with pytest.raises(DataError, match=told):
+        load(name, root=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphformer._checks import refuse
@@ -48,6 +49,7 @@ def official_measure(layout: Layout, inputs: Callable[[Tensor, Tensor], dict[str
 def as_they_are(y_true: Tensor, y_pred: Tensor) -> dict[str, Any]:
     """Values or scores; ogb leaves out labels that are NaN."""
     require_labels(~y_true.isnan())
+    y_pred = y_pred.to(torch.promote_types(y_pred.dtype, torch.float32))  # numpy knows no bfloat16
     return {"y_true": y_true, "y_pred": y_pred}
 
 
