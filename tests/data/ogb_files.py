@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -53,14 +54,14 @@ def write_csv(path: Path, rows: Iterable[Any], header: str = "") -> None:
             file.write(",".join(map(str, values)) + "\n")
 
 
-def write_pt(path: Path, rows: dict[str, Any]) -> None:
-    """Write numpy arrays as torch.save does with the numpy of the releases, whose modules had other names."""
+def write_pt(path: Path, rows: dict[str, Any], numpy_core: bytes = b"numpy.core.") -> None:
+    """Write numpy arrays as torch.save does with a numpy of modules so named; by default the numpy of the releases."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(rows, buffer)
     with zipfile.ZipFile(buffer) as new, zipfile.ZipFile(path, "w") as old:
         for entry in new.infolist():
-            old.writestr(entry, new.read(entry).replace(b"numpy._core.", b"numpy.core."))
+            old.writestr(entry, re.sub(rb"numpy\._?core\.", numpy_core, new.read(entry)))
 
 
 def write_graphs(folder: Path, graphs: Sequence[dict[str, Any]], labels: Iterable[Any] | None = None) -> None:
