@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from graphformer._checks import require_choice
+from graphformer.models.config.gat import GATConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 
-MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig}
+MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig, "gat": GATConfig}
 
 
 def config_class(name: Any) -> type:
