@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _HOME = {
     "GAT": "gat",
     "GATConfig": "config",
+    "GatedTransformer": "gated_transformer",
+    "GatedTransformerConfig": "config",
     "GraphTransformer": "graph_transformer",
     "GraphTransformerConfig": "config",
     "Head": "heads",

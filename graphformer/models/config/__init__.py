@@ -6,9 +6,14 @@ from typing import Any
 
 from graphformer._checks import require_choice
 from graphformer.models.config.gat import GATConfig
+from graphformer.models.config.gated_transformer import GatedTransformerConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 
-MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig, "gat": GATConfig}
+MODELS: dict[str, type] = {
+    "graph_transformer": GraphTransformerConfig,
+    "gated_transformer": GatedTransformerConfig,
+    "gat": GATConfig,
+}
 
 
 def config_class(name: Any) -> type:
