@@ -35,7 +35,7 @@ class _NumberEdgeTypes(BaseTransform):
         edges = data.edge_index
         number = torch.zeros(0 if edges is None else edges.shape[1], dtype=torch.int64)
         for place, column in enumerate(self.columns):
-            number = number + data.edge_attr[:, column] * prod(self.counts[place + 1 :])  # type: ignore[index]
+            number = number + data.edge_attr[:, column] * prod(self.counts[place + 1 :])
         data.edge_type = number
         return data
 
