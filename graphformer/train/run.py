@@ -16,6 +16,7 @@ from graphformer.models import transform
 from graphformer.train.config import TrainConfig
 from graphformer.train.fit import fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
+from graphformer.train.loaders import check_fits
 from graphformer.train.prepare import prepare
 from graphformer.train.results import RunResult, SeedsResult
 
@@ -59,6 +60,7 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
     """
     transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
     task = load(config.dataset, config.root, config.download)
+    check_fits(task.train, task.level, config)
     return _run(config, task, RunFolder.create(config))
 
 
