@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from graphformer.models.heads import Level
 
 _HOME = {
+    "Exphormer": "exphormer",
+    "ExphormerConfig": "config",
+    "GPS": "gps",
+    "GPSConfig": "config",
     "GraphTransformer": "graph_transformer",
     "GraphTransformerConfig": "config",
     "Head": "heads",
     "MODELS": "config",
+    "MPNN": "mpnn",
+    "MPNNConfig": "config",
     "config_class": "config",
 }
 __all__ = sorted([*_HOME, "build", "transform"])

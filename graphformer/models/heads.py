@@ -87,6 +87,25 @@ class Head(Module):
         return self.lin(x[source] * x[target])
 
 
+def require_edges(batch: Any, where: str) -> Tensor:
+    """The edges of a batch, refused where there are none to read.
+
+    Raises:
+        InputError: A batch without edge_index.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> require_edges(Data(edge_index=torch.empty(2, 0).long()), "GPS").shape
+        torch.Size([2, 0])
+    """
+    edge_index = getattr(batch, "edge_index", None)
+    if edge_index is None:
+        remedy = "Give edges; torch.empty(2, 0).long() where there are none."
+        refuse(where, "batch", "carry edge_index", None, remedy)
+    return edge_index
+
+
 def members(batch: Any) -> tuple[Tensor, int]:
     """The graph of each node `[N]`, and the number of graphs; one `Data` is one graph.
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from graphformer._checks import require_choice
+from graphformer.models.config.exphormer import ExphormerConfig
+from graphformer.models.config.gps import GPSConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
+from graphformer.models.config.mpnn import MPNNConfig
 
-MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig}
+MODELS: dict[str, type] = {
+    "graph_transformer": GraphTransformerConfig,
+    "gps": GPSConfig,
+    "exphormer": ExphormerConfig,
+    "mpnn": MPNNConfig,
+}
 
 
 def config_class(name: Any) -> type:
