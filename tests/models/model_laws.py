@@ -22,6 +22,7 @@ def small(kind, **settings):
     """A model's settings with two narrow layers and no dropout, so far as it has such settings."""
     names = {field.name for field in dataclasses.fields(kind)}
     default = {"channels": 16, "layers": 2, "heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
+    default |= {"walk_channels": 4, "laplacian": 3, "laplacian_channels": 4}  # more would not be told apart in BONDS
     return kind(**{name: value for name, value in (default | settings).items() if name in names})
 
 
