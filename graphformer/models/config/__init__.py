@@ -6,8 +6,12 @@ from typing import Any
 
 from graphformer._checks import require_choice
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
+from graphformer.models.config.gt import GTConfig
 
-MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig}
+MODELS: dict[str, type] = {
+    "graph_transformer": GraphTransformerConfig,
+    "gt": GTConfig,
+}
 
 
 def config_class(name: Any) -> type:
