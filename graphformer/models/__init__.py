@@ -19,6 +19,8 @@ _HOME = {
     "GTConfig": "config",
     "GraphTransformer": "graph_transformer",
     "GraphTransformerConfig": "config",
+    "Graphormer": "graphormer",
+    "GraphormerConfig": "config",
     "Head": "heads",
     "MODELS": "config",
     "config_class": "config",
