@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphformer._checks import refuse
 from graphformer.graphs import Features
-from graphformer.models.heads import members
+from graphformer.models.heads import members, stored
 from graphformer.nn.encodings import LaplacianSetEncoding, RandomWalkEncoding
 from graphformer.nn.features import NodeEncoder
 from graphformer.nn.structure import AddLaplacianEigenvectors, AddRandomWalk
@@ -26,22 +25,6 @@ def encodings_of(config: Any) -> list[Any]:
     walk = [AddRandomWalk(config.walk_steps)] if config.walk_steps else []
     laplacian = [AddLaplacianEigenvectors(config.laplacian, eigenvalues=True)] if config.laplacian else []
     return [*walk, *laplacian]
-
-
-def stored(batch: Any, name: str, where: str) -> Any:
-    """What a transform left on a batch, refused where it is missing.
-
-    Raises:
-        InputError: The batch does not carry it.
-
-    Example:
-        >>> from torch_geometric.data import Data
-        >>> stored(Data(random_walk=torch.zeros(3, 2)), "random_walk", "GPS").shape
-        torch.Size([3, 2])
-    """
-    if name not in batch:
-        refuse(where, "batch", f"carry {name}", "none", "Pass each sample through transform(config) first.")
-    return getattr(batch, name)
 
 
 class JoinedEmbedding(torch.nn.Module):

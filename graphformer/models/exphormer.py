@@ -15,9 +15,9 @@ from graphformer.graphs import AttentionGraph, Features
 from graphformer.kernels import attend
 from graphformer.models.config import ExphormerConfig
 from graphformer.models.config.shared import head_widths
-from graphformer.models.embedding import JoinedEmbedding, encodings_of, stored
+from graphformer.models.embedding import JoinedEmbedding, encodings_of
 from graphformer.models.gps import local_conv
-from graphformer.models.heads import Head, Level, members, require_edges
+from graphformer.models.heads import Head, Level, members, stored
 from graphformer.nn.features import EdgeEncoder
 from graphformer.nn.local_global import LocalGlobalLayer
 from graphformer.patterns import Edges, Expander
@@ -127,7 +127,7 @@ class Exphormer(torch.nn.Module):
             InputError: Something that the settings ask for is missing, or a category is out of range.
         """
         graph = stored(batch, "attention_graph", _WHERE)
-        edge_index = require_edges(batch, _WHERE)
+        edge_index: Any = batch.edge_index
         member, num_graphs = members(batch)
         x = self.nodes(batch)
         pairs = edges = self.edges(batch)

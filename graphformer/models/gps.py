@@ -15,8 +15,8 @@ from graphformer import patterns
 from graphformer.graphs import Features
 from graphformer.models.config import GPSConfig
 from graphformer.models.config.shared import head_widths
-from graphformer.models.embedding import JoinedEmbedding, encodings_of, stored
-from graphformer.models.heads import Head, Level, require_edges
+from graphformer.models.embedding import JoinedEmbedding, encodings_of
+from graphformer.models.heads import Head, Level, stored
 from graphformer.nn.attention import GraphAttention
 from graphformer.nn.features import EdgeEncoder
 from graphformer.nn.local_global import LocalConv, LocalGlobalLayer
@@ -118,7 +118,7 @@ class GPS(torch.nn.Module):
             InputError: Something that the settings ask for is missing, or a category is out of range.
         """
         graph = stored(batch, "attention_graph", _WHERE)
-        edge_index = require_edges(batch, _WHERE)
+        edge_index: Any = batch.edge_index
         x = self.nodes(batch)
         edges = None if self.edges is None else self.edges(batch)
         for attention, layer in zip(self.attentions, self.layers, strict=True):

@@ -101,9 +101,28 @@ def require_edges(batch: Any, where: str) -> Tensor:
     """
     edge_index = getattr(batch, "edge_index", None)
     if edge_index is None:
-        remedy = "Give edges; torch.empty(2, 0).long() where there are none."
-        refuse(where, "batch", "carry edge_index", None, remedy)
+        refuse(where, "batch", "carry edge_index", None, "Give edges; torch.empty(2, 0).long() where there are none.")
     return edge_index
+
+
+def stored(batch: Any, name: str, where: str) -> Any:
+    """What the transform of a model stored on its samples.
+
+    Raises:
+        InputError: It is not there, or there are no edges.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> stored(Data(x=torch.zeros(2, 1), edge_index=torch.empty(2, 0).long()), "random_walk", "GRIT")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: GRIT: batch must carry random_walk; got none. Pass each sample through ...
+    """
+    require_edges(batch, where)
+    if name not in batch:
+        refuse(where, "batch", f"carry {name}", "none", "Pass each sample through transform(config) first.")
+    return getattr(batch, name)
 
 
 def members(batch: Any) -> tuple[Tensor, int]:

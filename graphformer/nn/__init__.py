@@ -5,6 +5,8 @@ from importlib import import_module
 _HOME = {
     "AddLaplacianEigenvectors": "structure",
     "AddRandomWalk": "structure",
+    "AddRelativeRandomWalk": "paths",
+    "AddShortestPaths": "paths",
     "AttentionalAggregation": "aggr.attentional",
     "ContentAttention": "content_attention",
     "Conversion": "conversion",
@@ -35,7 +37,9 @@ _HOME = {
     "laplacian_spectrum": "structure",
     "positions": "encodings",
     "random_walk_probabilities": "structure",
+    "relative_random_walk": "paths",
     "scaled_dot_product_attention": "functional",
+    "shortest_paths": "paths",
 }
 __all__ = sorted(_HOME)
 

@@ -8,10 +8,14 @@ from graphformer._checks import require_choice
 from graphformer.models.config.exphormer import ExphormerConfig
 from graphformer.models.config.gps import GPSConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
+from graphformer.models.config.graphormer import GraphormerConfig
+from graphformer.models.config.gt import GTConfig
 from graphformer.models.config.mpnn import MPNNConfig
 
 MODELS: dict[str, type] = {
     "graph_transformer": GraphTransformerConfig,
+    "graphormer": GraphormerConfig,
+    "gt": GTConfig,
     "gps": GPSConfig,
     "exphormer": ExphormerConfig,
     "mpnn": MPNNConfig,
