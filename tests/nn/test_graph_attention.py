@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.nn import GATv2Conv, GPSConv, HeteroConv, TransformerConv, to_hetero
 
-from graphformer import AttentionGraph, GraphformerError
+from graphformer import AttentionGraph, GraphformerError, attend
 from graphformer.nn import GraphAttention
 from graphformer.patterns import Edges, Full
 
@@ -331,6 +331,21 @@ def test_state_travels_and_nothing_is_left_behind():
     close(fresh(x, graph, edge_attr), changed)
 
 
+@pytest.mark.parametrize("unfused", [False, True])
+def test_heads_may_have_a_width_of_their_own(unfused):
+    layer = GraphAttention(C, 5, heads=H, head_channels=7, edge_dim=2)
+    graph = AttentionGraph.from_dense(torch.rand(N, N) < 0.5)
+    x, edge_attr = torch.randn(N, C), torch.randn(graph.num_edges, 2)
+    assert layer.head_channels == 7
+    assert layer.lin_key.weight.shape == layer.lin_query.weight.shape == (7 * H, C)
+    query, key, value = (lin(x).view(N, H, 7) for lin in (layer.lin_query, layer.lin_key, layer.lin_value))
+    terms = {"edge_attr": edge_attr, "edge_key": layer.edge_key, "edge_value": layer.edge_value}
+    expected = layer.lin_out(attend(query, key, value, graph, **terms).flatten(1))
+    layer.explain = True if unfused else None
+    close(layer(x, graph, edge_attr), expected)
+    assert expected.shape == (N, 5)
+
+
 def test_repr_names_widths_and_heads():
     assert repr(GraphAttention(16, 32, heads=8)) == "GraphAttention(16, 32, heads=8)"
     assert repr(GraphAttention((16, 4), 32)) == "GraphAttention((16, 4), 32, heads=8)"
@@ -477,6 +492,7 @@ ERRORS = [
     ({"out_channels": 12.0}, "out_channels must be an integer; got 12.0"),
     ({"out_channels": 0}, "out_channels must be at least 1; got 0"),
     ({"edge_dim": 1.5}, "edge_dim must be an integer; got 1.5"),
+    ({"head_channels": 0}, "head_channels must be at least 1; got 0. Pass None for out_channels / heads"),
     ({"dropout": "0.1"}, r"dropout must lie in \[0, 1\); got '0.1'"),
     ({"in_channels": 0}, "in_channels must be a width or a pair of widths .*, each at least 1, or -1; got 0"),
     ({"in_channels": -2}, "in_channels must be a width or a pair .*; got -2. -1 takes the width from"),
