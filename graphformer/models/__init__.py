@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from graphformer.models.heads import Level
 
 _HOME = {
+    "GRIT": "grit",
+    "GRITConfig": "config",
     "GT": "gt",
     "GTConfig": "config",
     "GraphTransformer": "graph_transformer",

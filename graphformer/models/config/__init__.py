@@ -7,11 +7,13 @@ from typing import Any
 from graphformer._checks import require_choice
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 from graphformer.models.config.graphormer import GraphormerConfig
+from graphformer.models.config.grit import GRITConfig
 from graphformer.models.config.gt import GTConfig
 
 MODELS: dict[str, type] = {
     "graph_transformer": GraphTransformerConfig,
     "graphormer": GraphormerConfig,
+    "grit": GRITConfig,
     "gt": GTConfig,
 }
 
