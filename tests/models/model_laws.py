@@ -158,7 +158,7 @@ def check_precisions(config):
         torch.testing.assert_close(out.float(), exact, rtol=0.2, atol=0.2)
 
 
-def check_ten_molecules(config, steps=80, learning_rate=5e-3):
+def check_ten_molecules(config, steps=200):
     """Ten molecules with labels drawn at random are learned by heart: a hundredth of the labels' variance is left.
 
     Without Laplacian eigenvectors, whose signs are drawn anew at every step of training.
@@ -168,16 +168,19 @@ def check_ten_molecules(config, steps=80, learning_rate=5e-3):
     model, prepare = make(config, features=molecule_features(), outputs=1)
     batch = Batch.from_data_list([prepare(data) for data in from_smiles_list(SMILES).samples])
     labels = torch.randn(len(SMILES), 1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    for _ in range(steps):
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(steps):
         optimizer.zero_grad()
         (model(batch) - labels).square().mean().backward()
         optimizer.step()
-        schedule.step()
-    model.eval()
-    left = (model(batch) - labels).square().mean() / labels.var()
-    assert left < 0.01
+        if step % 10 == 9:
+            model.eval()
+            with torch.no_grad():
+                left = (model(batch) - labels).square().mean() / labels.var()
+            model.train()
+            if left < 0.01:
+                return
+    raise AssertionError(f"{left:.3f} of the variance is left after {steps} steps")
 
 
 def _categories(count, categories, draw):
