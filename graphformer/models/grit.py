@@ -140,15 +140,15 @@ class _Layer(torch.nn.Module):
 
     def __init__(self, config: GRITConfig, updates_pairs: bool) -> None:
         super().__init__()
-        channels, self.heads = config.channels, config.heads
-        width = channels // self.heads
+        channels, heads = config.channels, config.heads
+        width = channels // heads
         self.attention_dropout = config.attention_dropout
         self.lin_query = Linear(channels, channels)
         self.lin_key = Linear(channels, channels, bias=False)
         self.lin_value = Linear(channels, channels, bias=False)
-        self.lin_pair = Linear(channels, 2 * channels)  # of each head: factors, then summands
-        self.score_weight = Parameter(torch.empty(self.heads, width))
-        self.pair_value = Parameter(torch.empty(self.heads, width, width))
+        self.lin_pair = Linear(channels, 2 * channels)  # factors, then summands
+        self.score_weight = Parameter(torch.empty(heads, width))
+        self.pair_value = Parameter(torch.empty(heads, width, width))
         self.scaler = DegreeScaler(channels)
         self.lin_out = Linear(channels, channels)
         self.norm = make_norm(config.norm, channels)
@@ -170,32 +170,40 @@ class _Layer(torch.nn.Module):
         torch.nn.init.normal_(self.pair_value, std=(2 / (heads * width + width * width)) ** 0.5)
 
     def forward(self, x: Tensor, pairs: Tensor, degree: Tensor, graph: AttentionGraph) -> tuple[Tensor, Tensor]:
-        split = (-1, self.heads, self.score_weight.shape[1])
-        query, key, value = (lin(x).view(split) for lin in (self.lin_query, self.lin_key, self.lin_value))
         source, target = graph.edge_index
-        factor, summand = self.lin_pair(pairs).view(-1, self.heads, 2, split[2]).unbind(2)
-        active = (_signed_sqrt((query[target] + key[source]) * factor) + summand).relu()
-        found = self._attend(value, active, graph)
+        factor, summand = self.lin_pair(pairs).chunk(2, dim=1)
+        both = self.lin_query(x).index_select(0, target) + self.lin_key(x).index_select(0, source)
+        active = (_SignedSqrt.apply(both * factor) + summand).relu()
+        found = self._attend(self.lin_value(x), active, graph)
         x = self.norm(x + self.lin_out(self.scaler(self.dropout(found), degree)))
         x = self.feed_forward_norm(x + self.feed_forward(x))
         if self.lin_pair_out is None or self.pair_norm is None:
             return x, pairs
-        return x, self.pair_norm(pairs + self.lin_pair_out(self.dropout(active.flatten(1))))
+        return x, self.pair_norm(pairs + self.lin_pair_out(self.dropout(active)))
 
     def _attend(self, value: Tensor, active: Tensor, graph: AttentionGraph) -> Tensor:
-        score = (active * self.score_weight).sum(-1).clamp(-_LARGEST_SCORE, _LARGEST_SCORE)
-        nothing = value.new_zeros(*value.shape[:2], 1)  # the bias says all there is of the score
-        # A head's values read that head's part of the pair: blocks along the diagonal of one map of all parts.
-        own = torch.eye(self.heads, dtype=value.dtype, device=value.device)
+        heads, width = self.score_weight.shape
+        # A head reads its own part of the pair: blocks along the diagonal of one map of all parts.
+        own = torch.eye(heads, dtype=value.dtype, device=value.device)
+        to_score = torch.einsum("gh,gi->gih", own, self.score_weight).flatten(0, 1)
         to_value = torch.einsum("gh,gij->gihj", own, self.pair_value).flatten(0, 1)
+        score = (active @ to_score).clamp(-_LARGEST_SCORE, _LARGEST_SCORE)
+        nothing = value.new_zeros(value.shape[0], heads, 1)  # the bias says all there is of the score
         dropout = self.attention_dropout if self.training else 0.0
-        edge_attr = active.flatten(1)
-        out = attend(
-            nothing, nothing, value, graph, bias=score, edge_attr=edge_attr, edge_value=to_value, dropout=dropout
-        )
-        return out.flatten(1)
+        terms: dict[str, Any] = {"bias": score, "edge_attr": active, "edge_value": to_value, "dropout": dropout}
+        return attend(nothing, nothing, value.view(-1, heads, width), graph, **terms).flatten(1)
 
 
-def _signed_sqrt(x: Tensor) -> Tensor:
-    """sign(x) sqrt|x|, with gradient 0 at 0."""
-    return x.relu().sqrt() - (-x).relu().sqrt()
+class _SignedSqrt(torch.autograd.Function):
+    """sign(x) sqrt|x|, with gradient 0 at 0, where its slope has no bound."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        root = x.abs().sqrt_()
+        ctx.save_for_backward(root)
+        return root.copysign(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (root,) = ctx.saved_tensors
+        return (0.5 * grad / root).masked_fill(root == 0, 0.0)

@@ -23,7 +23,8 @@ def layer_in_plain_torch(layer, x, pairs, degree):
     query, key, value = (
         lin(x).view(num_nodes, heads, width) for lin in (layer.lin_query, layer.lin_key, layer.lin_value)
     )
-    factor, summand = layer.lin_pair(pairs).view(num_nodes, num_nodes, heads, 2 * width).split(width, dim=-1)
+    both = layer.lin_pair(pairs).view(num_nodes, num_nodes, 2, heads, width)
+    factor, summand = both[:, :, 0], both[:, :, 1]
     product = (query[:, None] + key[None, :]) * factor
     active = (product.sign() * product.abs().sqrt() + summand).clamp(min=0)
     scores = torch.einsum("qkhd,hd->qkh", active, layer.score_weight).clamp(-5, 5)
@@ -71,10 +72,10 @@ def test_pairs_start_as_walks_and_edges():
 
 
 def test_roots_have_no_gradient_at_zero():
-    from graphformer.models.grit import _signed_sqrt
+    from graphformer.models.grit import _SignedSqrt
 
     x = torch.tensor([-4.0, 0.0, 9.0], requires_grad=True)
-    out = _signed_sqrt(x)
+    out = _SignedSqrt.apply(x)
     assert out.tolist() == [-2, 0, 3]
     out.sum().backward()
     assert x.grad.tolist() == pytest.approx([0.25, 0, 1 / 6])
