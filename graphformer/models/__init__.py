@@ -19,6 +19,8 @@ _HOME = {
     "ExphormerConfig": "config",
     "GPS": "gps",
     "GPSConfig": "config",
+    "GRIT": "grit",
+    "GRITConfig": "config",
     "GT": "gt",
     "GTConfig": "config",
     "GraphTransformer": "graph_transformer",

@@ -14,7 +14,7 @@ from torch_geometric.transforms import BaseTransform, Compose
 from graphformer.graphs import AttentionGraph, Features, attach
 from graphformer.kernels import attend
 from graphformer.models.config import GraphormerConfig
-from graphformer.models.heads import Head, Level, members, stored
+from graphformer.models.heads import Head, Level, members, starts_of, stored
 from graphformer.nn.features import EdgeEncoder, NodeEncoder
 from graphformer.nn.feed_forward import FeedForward
 from graphformer.nn.paths import AddShortestPaths
@@ -34,7 +34,7 @@ def transform(config: GraphormerConfig) -> Callable[[Data], Data]:
         config: The model's settings; the same ones build the model.
 
     Returns:
-        A PyG transform: takes a `Data` and returns a copy with one node more, with `path_count`, `path_step` and
+        A PyG transform: takes a `Data` and returns a copy with one node more, with `path_num_steps`, `path_step` and
         `path_share` (see :func:`~graphformer.nn.shortest_paths`) and `attention_graph`.
 
     Example:
@@ -132,7 +132,7 @@ class Graphormer(torch.nn.Module):
         """
         graph = stored(batch, "attention_graph", _WHERE)
         member, num_graphs = members(batch)
-        start = _start_of(member, num_graphs)
+        start = starts_of(member, num_graphs)
         graph_nodes = start[1:] - 1
         x = self._embed(batch, graph_nodes)
         bias = None if self.edges is None else self._path_bias(batch, graph, start, member)
@@ -158,13 +158,13 @@ class Graphormer(torch.nn.Module):
     def _path_bias(self, batch: Data, graph: AttentionGraph, start: Tensor, member: Tensor) -> Tensor:
         """The edges' term of each pair. Shape `[P, H]`."""
         assert self.edges is not None
-        count, step = stored(batch, "path_count", _WHERE).long(), batch.path_step
+        count, step = stored(batch, "path_num_steps", _WHERE).long(), batch.path_step
         num_features = len(self.features.edge_categories) + (self.features.edge_channels > 0)
         edges = self.edges(batch) / num_features
         terms = torch.einsum("eh,pho->epo", edges, self.path_weight).flatten(0, 1)
         ends = count.cumsum(0)
         # Steps name edges by their place in their sample: add the edges of the samples before.
-        edges_before = _start_of(member[batch.edge_index[0]], start.shape[0] - 1)[:-1]
+        edges_before = starts_of(member[batch.edge_index[0]], start.shape[0] - 1)[:-1]
         entry = torch.nn.functional.pad(ends, (1, 0))[graph.query_side.ptr[start]]
         step = step + torch.repeat_interleave(edges_before * self.config.max_hops, entry.diff())
         share = batch.path_share.to(terms.dtype)
@@ -225,8 +225,3 @@ class _AttendToAll(BaseTransform):
             num_relations=self.max_distance + 3,
         )
         return attach(data, graph)
-
-
-def _start_of(member: Tensor, num_graphs: int) -> Tensor:
-    """Where each graph begins, and where the last one ends, among things that go graph by graph. Shape `[B + 1]`."""
-    return torch.nn.functional.pad(torch.bincount(member, minlength=num_graphs).cumsum(0), (1, 0))

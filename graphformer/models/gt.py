@@ -151,16 +151,18 @@ class _Layer(torch.nn.Module):
             part.reset_parameters()
 
     def forward(self, x: Tensor, edges: Tensor | None, graph: AttentionGraph) -> tuple[Tensor, Tensor | None]:
-        query, key, value = self.lin_node(x).view(x.shape[0], 3, self.heads, -1).unbind(1)
+        query, key, value = self.lin_node(x).chunk(3, dim=1)
+        split = (-1, self.heads, x.shape[1] // self.heads)
         if self.lin_edge is None or edges is None:
-            return self.node_update(x, attend(query, key, value, graph).flatten(1)), None
+            out = attend(query.view(split), key.view(split), value.view(split), graph)
+            return self.node_update(x, out.flatten(1)), None
         source, target = graph.edge_index
-        gate = self.lin_edge(edges).view(-1, *query.shape[1:])
-        score = query[target] * key[source] * gate * query.shape[2] ** -0.5
-        bias = score.sum(-1).clamp(-_LARGEST_SCORE, _LARGEST_SCORE)
-        nothing = value.new_zeros(*value.shape[:2], 1)  # the bias says all there is of the score
-        x = self.node_update(x, attend(nothing, nothing, value, graph, bias=bias).flatten(1))
-        return x, edges if self.edge_update is None else self.edge_update(edges, score.flatten(1))
+        both = (query * split[2] ** -0.5).index_select(0, target) * key.index_select(0, source)
+        score = both * self.lin_edge(edges)
+        bias = score.view(split).sum(-1).clamp(-_LARGEST_SCORE, _LARGEST_SCORE)
+        nothing = value.new_zeros(x.shape[0], self.heads, 1)  # the bias says all there is of the score
+        x = self.node_update(x, attend(nothing, nothing, value.view(split), graph, bias=bias).flatten(1))
+        return x, edges if self.edge_update is None else self.edge_update(edges, score)
 
 
 class _Update(torch.nn.Module):

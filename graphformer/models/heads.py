@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import Dropout, Linear, Module, ReLU, Sequential
+from torch.nn.functional import pad
 from torch_geometric.utils import scatter
 
 from graphformer._checks import refuse, require_choice, require_count
@@ -137,6 +138,24 @@ def members(batch: Any) -> tuple[Tensor, int]:
     if getattr(batch, "batch", None) is None:
         return batch.edge_index.new_zeros(batch.num_nodes), 1
     return batch.batch, batch.num_graphs
+
+
+def starts_of(member: Tensor, num_graphs: int) -> Tensor:
+    """Where each graph begins, and where the last one ends, among things that come graph by graph.
+
+    Args:
+        member: The graph of each thing, never falling. Shape `[N]`, int64.
+        num_graphs: Number of graphs B.
+
+    Returns:
+        Shape `[B + 1]`, int64.
+
+    Example:
+        >>> import torch
+        >>> starts_of(torch.tensor([0, 0, 2]), num_graphs=3)
+        tensor([0, 2, 2, 3])
+    """
+    return pad(member.bincount(minlength=num_graphs).cumsum(0), (1, 0))
 
 
 def pool(x: Tensor, batch: Any, how: str) -> Tensor:

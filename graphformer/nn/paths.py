@@ -24,14 +24,14 @@ class ShortestPaths(NamedTuple):
 
     Attributes:
         hops: Edges on a shortest path from key to query; -1 where there is none. Shape `[N * N]`, int32.
-        count: Number of entries of each pair in the two lists below. Shape `[N * N]`, int32.
+        num_steps: Number of entries of each pair in the two lists below. Shape `[N * N]`, int32.
         step: For each entry `edge * max_hops + place`: the edge is the place-th from the query's end of a shortest
             path. Shape `[L]`, int64; pair after pair.
         share: How much the entry weighs. Shape `[L]`, float32; the entries of a pair sum to 1.
     """
 
     hops: Tensor
-    count: Tensor
+    num_steps: Tensor
     step: Tensor
     share: Tensor
 
@@ -58,7 +58,7 @@ def shortest_paths(edge_index: Tensor, num_nodes: int, max_hops: int) -> Shortes
     Example:
         >>> path = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
         >>> paths = shortest_paths(path, num_nodes=3, max_hops=2)
-        >>> paths.hops.view(3, 3)[0], paths.count.view(3, 3)[0]
+        >>> paths.hops.view(3, 3)[0], paths.num_steps.view(3, 3)[0]
         (tensor([0, 1, 2], dtype=torch.int32), tensor([0, 1, 2], dtype=torch.int32))
         >>> paths.step[:3] // 2, paths.step[:3] % 2, paths.share[:3]  # to 0: edge 1 from 1; edges 1 and 3 from 2
         (tensor([1, 1, 3]), tensor([0, 0, 1]), tensor([1.0000, 0.5000, 0.5000]))
@@ -132,7 +132,7 @@ def relative_random_walk(edge_index: Tensor, num_nodes: int, steps: int) -> Tens
 
 
 class AddShortestPaths(BaseTransform):
-    """Stores :func:`shortest_paths` as `data.hops` and `data.path_count`, `data.path_step`, `data.path_share`.
+    """Stores :func:`shortest_paths` as `data.hops` and `data.path_num_steps`, `data.path_step`, `data.path_share`.
 
     Steps name edges by their place in their own sample; a reader of a batch adds the edges of the samples before.
 
@@ -150,7 +150,7 @@ class AddShortestPaths(BaseTransform):
     def forward(self, data: Data) -> Data:
         """Add the paths."""
         paths = shortest_paths(*_edges(data), self.max_hops)
-        data.hops, data.path_count, data.path_step, data.path_share = paths
+        data.hops, data.path_num_steps, data.path_step, data.path_share = paths
         return data
 
     def __repr__(self) -> str:

@@ -23,8 +23,7 @@ SMILES = [*CHAINS, "c1ccccc1", "C1CCCCC1O", "CC(C)Cc1ccc(C)cc1", "FC(F)(F)c1ccnc
 def small(kind, **settings):
     """A model's settings with two narrow layers and no dropout, so far as it has such settings."""
     names = {field.name for field in dataclasses.fields(kind)}
-    default = {"channels": 16, "layers": 2, "heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
-    default |= {"walk_channels": 4, "laplacian_channels": 4}
+    default = {"channels": 32, "layers": 2, "heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
     return kind(**{name: value for name, value in (default | settings).items() if name in names})
 
 
@@ -159,7 +158,7 @@ def check_precisions(config):
         torch.testing.assert_close(out.float(), exact, rtol=0.2, atol=0.2)
 
 
-def check_ten_molecules(config, steps=120, learning_rate=1e-2):
+def check_ten_molecules(config, steps=200):
     """Ten molecules with labels drawn at random are learned by heart: a hundredth of the labels' variance is left.
 
     Without Laplacian eigenvectors, whose signs are drawn anew at every step of training.
@@ -169,16 +168,19 @@ def check_ten_molecules(config, steps=120, learning_rate=1e-2):
     model, prepare = make(config, features=molecule_features(), outputs=1)
     batch = Batch.from_data_list([prepare(data) for data in from_smiles_list(SMILES).samples])
     labels = torch.randn(len(SMILES), 1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    for _ in range(steps):
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(steps):
         optimizer.zero_grad()
         (model(batch) - labels).square().mean().backward()
         optimizer.step()
-        schedule.step()
-    model.eval()
-    left = (model(batch) - labels).square().mean() / labels.var()
-    assert left < 0.01
+        if step % 10 == 9:
+            model.eval()
+            with torch.no_grad():
+                left = (model(batch) - labels).square().mean() / labels.var()
+            model.train()
+            if left < 0.01:
+                return
+    raise AssertionError(f"{left:.3f} of the variance is left after {steps} steps")
 
 
 def _categories(count, categories, draw):

@@ -30,6 +30,11 @@ VARIANTS = [
 ]
 
 
+def small(**settings):
+    narrow = {"channels": 16, "walk_channels": 4, "laplacian_channels": 4}
+    return model_laws.small(ExphormerConfig, **narrow | settings)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_has_the_published_number_of_parameters(name):
     config, arguments, published = PUBLISHED[name]
@@ -39,7 +44,7 @@ def test_has_the_published_number_of_parameters(name):
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
 def test_with_and_without_its_parts_it_keeps_the_laws(settings):
-    config = model_laws.small(ExphormerConfig, **settings)
+    config = small(**settings)
     model_laws.check_batching(config, "node")
     model_laws.check_gradients(config, "node")
     model_laws.check_degenerate(config)
@@ -47,7 +52,7 @@ def test_with_and_without_its_parts_it_keeps_the_laws(settings):
 
 @pytest.mark.parametrize("settings", [{}, *VARIANTS], ids=str)
 def test_attention_is_the_published_formula(settings):
-    config = model_laws.small(ExphormerConfig, **{"virtual_nodes": 2, "expander": 4, "layers": 1, **settings})
+    config = small(**{"virtual_nodes": 2, "expander": 4, "layers": 1, **settings})
     model, prepare = model_laws.make(config)
     model.double()
     samples = [prepare(model_laws.random_sample(*size, seed=3)) for size in [(13, 20), (1, 0), (5, 4)]]
@@ -96,7 +101,7 @@ def dense_attention(attention, x, pairs):
 
 
 def test_virtual_nodes_become_what_they_hear():
-    model, prepare = model_laws.make(model_laws.small(ExphormerConfig, virtual_nodes=2))
+    model, prepare = model_laws.make(small(virtual_nodes=2))
     batch = Batch.from_data_list([prepare(model_laws.random_sample(6, 9)), prepare(model_laws.random_sample(4, 5))])
     seen = []
     for attention in model.attentions:
@@ -113,7 +118,7 @@ def test_nodes_far_apart_hear_one_another_through_expander_and_virtual_node():
     changed.x[0] = (changed.x[0] + 1) % torch.tensor(model_laws.FEATURES.node_categories)
     reaches = {}
     for settings in ({}, {"virtual_nodes": 0}, {"expander": 0}, {"expander": 0, "virtual_nodes": 0}):
-        model, prepare = model_laws.make(model_laws.small(ExphormerConfig, **settings), "node")
+        model, prepare = model_laws.make(small(**settings), "node")
         model.eval()
         moved = (model(prepare(data)) - model(prepare(changed))).abs().amax(1) > 1e-6
         reaches[tuple(settings)] = int(moved.sum())

@@ -48,6 +48,11 @@ VARIANTS = [
 ]
 
 
+def small(**settings):
+    narrow = {"channels": 16, "walk_channels": 4, "laplacian_channels": 4}
+    return model_laws.small(GPSConfig, **narrow | settings)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_has_the_published_number_of_parameters(name):
     config, arguments, published = PUBLISHED[name]
@@ -60,14 +65,14 @@ def test_has_the_published_number_of_parameters(name):
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
 def test_every_convolution_and_pattern_keeps_the_laws(settings):
-    config = model_laws.small(GPSConfig, **settings)
+    config = small(**settings)
     model_laws.check_batching(config)
     model_laws.check_gradients(config)
     model_laws.check_degenerate(config)
 
 
 def test_with_gine_and_full_attention_it_is_a_stack_of_pygs_layers():
-    config = model_laws.small(GPSConfig, conv="gine")
+    config = small(conv="gine")
     model, prepare = model_laws.make(config)
     batch = Batch.from_data_list([prepare(model_laws.random_sample(*size)) for size in [(6, 9), (1, 0), (9, 14)]])
     x, edges = model.nodes(batch).detach(), model.edges(batch).detach()
@@ -89,12 +94,12 @@ def test_with_gine_and_full_attention_it_is_a_stack_of_pygs_layers():
 
 def test_the_default_head_halves_twice():
     widths = [[step.out_features for step in model_laws.make(config)[0].head.lin if hasattr(step, "out_features")]
-              for config in (model_laws.small(GPSConfig), model_laws.small(GPSConfig, head_hidden=[5]))]  # fmt: skip
+              for config in (small(), small(head_hidden=[5]))]  # fmt: skip
     assert widths == [[8, 4, model_laws.OUTPUTS], [5, model_laws.OUTPUTS]]
 
 
 def test_encodings_stand_beside_the_features():
-    config = model_laws.small(GPSConfig, laplacian=2)
+    config = small(laplacian=2)
     model, prepare = model_laws.make(config)
     data = prepare(model_laws.sample(10, model_laws.BONDS))
     model.eval()
@@ -107,7 +112,7 @@ def test_encodings_stand_beside_the_features():
 
 @pytest.mark.parametrize("missing", ["attention_graph", "random_walk", "laplacian_eigenvalues"])
 def test_refuses_samples_that_passed_no_transform(missing):
-    config = model_laws.small(GPSConfig, laplacian=2)
+    config = small(laplacian=2)
     model, prepare = model_laws.make(config)
     data = prepare(model_laws.sample(10, model_laws.BONDS))
     del data[missing]

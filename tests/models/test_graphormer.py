@@ -121,8 +121,8 @@ def test_refuses_samples_that_were_not_prepared():
     with pytest.raises(GraphformerError, match="Graphormer: batch must carry attention_graph; got none"):
         model(model_laws.sample(4, model_laws.EMPTY))
     data = prepare(model_laws.sample(4, model_laws.EMPTY))
-    del data.path_count
-    with pytest.raises(GraphformerError, match="Graphormer: batch must carry path_count; got none. Pass each sample"):
+    del data.path_num_steps
+    with pytest.raises(GraphformerError, match="Graphormer: batch must carry path_num_steps; got none"):
         model(data)
     with pytest.raises(GraphformerError, match="num_outputs must be at least 1; got 0"):
         Graphormer(model.config, model.features, 0)

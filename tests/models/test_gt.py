@@ -45,7 +45,7 @@ def test_a_layer_is_the_published_formula(factor):
     layer = model.layers[0].double()
     data = prepare(model_laws.sample(10, model_laws.BONDS))
     graph = data.attention_graph
-    x, edges = torch.randn(10, 16).double() * factor, torch.randn(graph.num_edges, 16).double()
+    x, edges = torch.randn(10, 32).double() * factor, torch.randn(graph.num_edges, 32).double()
     out, out_edges = layer(x, edges, graph)
     pairs = [(*pair, row) for row, pair in enumerate(graph.edge_index.t().tolist())]
     expected, expected_edges = layer_in_plain_torch(layer, x, edges, pairs)

@@ -62,7 +62,7 @@ def test_paths_are_networkx(graph, max_hops):
     assert paths.hops.tolist() == hops
     expected = listed(edge_index, num_nodes, max_hops)
     entries = iter(zip(paths.step.tolist(), paths.share.tolist(), strict=True))
-    for pair, count in enumerate(paths.count.tolist()):
+    for pair, count in enumerate(paths.num_steps.tolist()):
         found = {divmod(step, max_hops): share for step, share in itertools.islice(entries, count)}
         assert found == pytest.approx(expected.get(divmod(pair, num_nodes), {}))
     assert next(entries, None) is None
@@ -89,7 +89,7 @@ def test_pairs_of_a_batch_are_those_of_its_samples():
     prepared = [AddShortestPaths(2)(AddRelativeRandomWalk(3)(sample)) for sample in samples]
     batch = Batch.from_data_list(prepared)
     assert batch.relative_random_walk.shape == (9 + 1 + 16 + 4, 3)
-    for name in ("relative_random_walk", "hops", "path_count", "path_step", "path_share"):
+    for name in ("relative_random_walk", "hops", "path_num_steps", "path_step", "path_share"):
         assert torch.equal(batch[name], torch.cat([sample[name] for sample in prepared]))
         assert name not in samples[0]
 

@@ -9,12 +9,14 @@ from graphformer.models.config.exphormer import ExphormerConfig
 from graphformer.models.config.gps import GPSConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 from graphformer.models.config.graphormer import GraphormerConfig
+from graphformer.models.config.grit import GRITConfig
 from graphformer.models.config.gt import GTConfig
 from graphformer.models.config.mpnn import MPNNConfig
 
 MODELS: dict[str, type] = {
     "graph_transformer": GraphTransformerConfig,
     "graphormer": GraphormerConfig,
+    "grit": GRITConfig,
     "gt": GTConfig,
     "gps": GPSConfig,
     "exphormer": ExphormerConfig,
