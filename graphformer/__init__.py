@@ -26,6 +26,7 @@ __all__ = [
     "scaled_dot_product_attention",
     "testing",
     "train",
+    "watch_attention",
 ]
 
 _HOME = {
@@ -34,6 +35,7 @@ _HOME = {
     "attend": "kernels",
     "attention_weights": "kernels",
     "explain": "kernels",
+    "watch_attention": "kernels",
     "Estimate": "cost",
     "estimate": "cost",
     "GraphformerError": "_errors",

@@ -15,4 +15,5 @@ def run(words: list[str]) -> None:
     from graphformer.train import evaluate
 
     measured = evaluate(values["run"], values["split"], values["root"])
-    print(f"{measured.dataset}: {values['split']} {measured.metric} {measured.value:.4f} ({measured.graphs:,} graphs)")
+    rows = f"{measured.rows:,} {measured.level}s"
+    print(f"{measured.dataset}: {measured.split} {measured.metric} {measured.value:.4f} ({rows})")

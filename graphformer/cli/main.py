@@ -14,8 +14,11 @@ from graphformer._errors import GraphformerError
 
 COMMANDS = {
     "train": "train a model on a data set, or resume an interrupted run",
+    "results": "print a table of finished runs",
+    "recipes": "list the built-in recipes and what they gave",
     "evaluate": "measure a run on a split of its data set",
     "predict": "predict molecules given as SMILES",
+    "explain": "draw what a run attends to in a molecule",
     "show": "draw a pattern, and tell what attention over it costs",
     "env": "print versions, devices and backends",
 }

@@ -7,17 +7,12 @@ from typing import Any
 from graphformer._checks import require
 from graphformer.cli.parser import new_parser, parse
 from graphformer.models.config import MODELS, config_class
-from graphformer.train.config import (
-    DEFAULT_MODEL,
-    TrainConfig,
-    config_from_mapping,
-    read_config,
-    read_mapping,
-    recipe_mapping,
-)
+from graphformer.train.config import DEFAULT_MODEL, TrainConfig, config_from_mapping, read_config, read_mapping
+from graphformer.train.recipes import recipe_mapping, settings_for
 
 DESCRIPTION = """Train a model on a data set and measure it on the test split at its best validation epoch.
-The settings are, from weak to strong: the defaults below, the built-in recipe of the data set, --config, options.
+The settings are, from weak to strong: the defaults below, the recipe (--recipe, or the one that is named after the
+data set), --config, options.
 --model NAME chooses the model; --model NAME --help tells its settings."""
 
 
@@ -41,6 +36,7 @@ def _parser(model: str | None) -> Any:
     """The options of a run, and of this model's settings."""
     parser = new_parser("train", DESCRIPTION)
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="logp (made in memory), ogbg-molesol, ...")
+    parser.add_argument("--recipe", type=str, default=None, metavar="NAME", help="one that `graphformer recipes` lists")
     parser.add_argument("--config", type=str, default=None, help="YAML file with any of these settings")
     parser.add_argument("--resume", type=str, default=None, metavar="RUN", help="continue this run; stands alone")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
@@ -85,8 +81,13 @@ def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]
     if values["config"]:
         read_config(values["config"])  # its mistakes are told with its name
         written = read_mapping(values["config"])
-    dataset = values["dataset"] or written.get("dataset", TrainConfig.dataset)
-    merged = _over(recipe_mapping(dataset), written)
+    if values["recipe"]:
+        weakest = recipe_mapping(values["recipe"])
+        dataset = values["dataset"] or written.get("dataset", weakest["dataset"])
+    else:
+        dataset = values["dataset"] or written.get("dataset", TrainConfig.dataset)
+        weakest = settings_for(dataset)
+    merged = _over(weakest, written)
     if values["model"]["name"]:
         merged = _over(merged, {"model": {"name": values["model"]["name"]}})
     parser = _parser(merged.get("model", {}).get("name", DEFAULT_MODEL))
@@ -94,7 +95,8 @@ def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]
     model = {name: value for name, value in given.pop("model").items() if _gives(about_model, f"model.{name}")}
     merged = _over(merged, {name: value for name, value in given.items() if _gives(about_run, name)})
     merged["model"] = {**merged.get("model", {}), **model}
-    merged.pop("config", None)
+    for name in ("config", "recipe"):
+        merged.pop(name, None)
     return config_from_mapping({**merged, "dataset": dataset}, "the options of train")
 
 
@@ -110,12 +112,18 @@ def _gives(words: list[str], name: str) -> bool:
 
 
 def _tell(result: Any) -> None:
-    print(
-        f"{result.dataset}: test {result.metric} {result.test:.4f} at the best validation epoch {result.best_epoch}"
-        f" (valid {result.valid:.4f})"
-    )
+    from graphformer.train import SeedsResult
+
+    if isinstance(result, SeedsResult):
+        spread = f"{result.test:.4f} ± {result.test_std:.4f}"
+        print(f"{result.dataset}: test {result.metric} {spread} over {len(result.seeds)} seeds, each at its best")
+        print(f"validation epoch (valid {result.valid:.4f} ± {result.valid_std:.4f})")
+    else:
+        epoch = f"the best validation epoch {result.best_epoch} (valid {result.valid:.4f})"
+        print(f"{result.dataset}: test {result.metric} {result.test:.4f} at {epoch}")
     if result.baseline is not None:
         ratio = result.baseline / result.test if result.test else float("inf")
         print(f"predicting the training mean: test {result.metric} {result.baseline:.4f}, {ratio:.1f} times as much")
-    print(f"{result.parameters:,} parameters, {result.seconds:.0f} s of training, seed {result.seed}")
+    seeds = f"seeds {result.seeds}" if isinstance(result, SeedsResult) else f"seed {result.seed}"
+    print(f"{result.parameters:,} parameters, {result.seconds:.0f} s of training, {seeds}")
     print(f"run folder: {result.folder}")

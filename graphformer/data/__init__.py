@@ -1,4 +1,4 @@
-"""Data: molecules as node sets, and graph-property data sets with one face."""
+"""Data: molecules as node sets, and data sets of graphs, nodes and links with one face."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ def names() -> list[str]:
         >>> names()[:3]
         ['logp', 'ogbg-molbace', 'ogbg-molbbbp']
     """
-    from graphformer.data.ogb import NAMES
+    from graphformer.data import ogb, pyg
 
-    return ["logp", *NAMES]
+    return ["logp", *ogb.NAMES, *pyg.NAMES]
 
 
 def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = False) -> Task:
-    """A graph-property data set with its split and its measure.
+    """A data set with its split and its measure.
 
     Args:
-        name: "logp", the embedded set that is made in memory, or an OGB molecule set such as "ogbg-molesol".
+        name: "logp", the embedded set that is made in memory, a set of OGB such as "ogbg-molesol", "ogbn-arxiv" or
+            "ogbl-ddi", or one of PyG: "cora", "citeseer", "pubmed", "zinc", "pascalvoc-sp", "coco-sp", "peptides-func",
+            "peptides-struct", and "tu-" with any name of the TUDataset collection, such as "tu-mutag".
         root: Folder of the data sets on disk. Default as ogb's: "dataset". Not used for "logp".
         download: Fetch the data if they are not below `root`. Default False: nothing is ever fetched unasked.
 
@@ -52,7 +54,10 @@ def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = F
         graphformer._errors.InputError: load: name must be one of logp, ... Did you mean ogbg-molhiv...
     """
     from graphformer._checks import require_choice
+    from graphformer.data.pyg import is_known, load_pyg
 
+    if is_known(name):
+        return load_pyg(name, root, download)
     require_choice(name, names(), "load", "name")
     if name == "logp":
         from graphformer.data.logp import load_logp

@@ -15,7 +15,7 @@ ACTIVATIONS = ("leaky_relu", "tanh")
 
 
 def check_graph(graph: object, where: str) -> None:
-    """Refuse what is not an attention graph."""
+    """Refuse what is not an attention graph, or is baked into a program that would not check it again."""
     if not (isinstance(graph, AttentionGraph)):
         refuse(
             where,
@@ -24,6 +24,9 @@ def check_graph(graph: object, where: str) -> None:
             type(graph).__name__,
             "Make one with AttentionGraph.from_edge_index(edge_index, num_nodes=N) or pattern.on(nodes).",
         )
+    if torch.jit.is_tracing():  # a trace holds the graph, and no check of what comes later
+        remedy = "Use torch.compile or torch.export."
+        refuse(where, "graph", "be checked against the tensors in every call", "a trace by torch.jit", remedy)
 
 
 def check_types(named: dict[str, object], where: str) -> None:

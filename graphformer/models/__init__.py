@@ -28,7 +28,6 @@ _HOME = {
     "Graphormer": "graphormer",
     "GraphormerConfig": "config",
     "Head": "heads",
-    "MODELS": "config",
     "MPNN": "mpnn",
     "MPNNConfig": "config",
     "config_class": "config",
@@ -40,7 +39,7 @@ def build(config: Any, features: Features, num_outputs: int, level: Level = "gra
     """The model of these settings; it takes batches of samples that passed :func:`transform`.
 
     Args:
-        config: Settings of a model, one of the dataclasses in `MODELS`.
+        config: Settings of a model, one of the dataclasses of `graphformer.models.config`.
         features: What the nodes and edges of the data carry.
         num_outputs: Number of outputs a graph, node or pair.
         level: What the outputs are of: "graph" (default), "node" or "link".

@@ -7,8 +7,13 @@ __all__ = [
     "Measured",
     "Prediction",
     "RunResult",
+    "SeedsResult",
     "TrainConfig",
+    "as_table",
+    "draw_explanation",
     "evaluate",
+    "explain",
+    "find_results",
     "predict",
     "read_config",
     "recipe",
@@ -16,7 +21,17 @@ __all__ = [
     "train",
 ]
 
-_HOME = {"TrainConfig": "config", "read_config": "config", "recipe": "config"}
+_HOME = {
+    "RunResult": "results",
+    "SeedsResult": "results",
+    "TrainConfig": "config",
+    "as_table": "results",
+    "draw_explanation": "explanation",
+    "explain": "explanation",
+    "find_results": "results",
+    "read_config": "config",
+    "recipe": "recipes",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ from graphformer._checks import require, require_choice
 from graphformer._errors import InputError
 from graphformer.models.config import GraphTransformerConfig, config_class, name_of
 
-RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_MODEL = name_of(GraphTransformerConfig())
 
 
@@ -43,6 +42,7 @@ class TrainConfig:
         negatives: What stands against the links in training: random "pairs", or links with
             other, random "targets".
         seed: Of the first weights, the order of the graphs and dropout.
+        seeds: Runs, from `seed` upward; above 1, the mean and deviation of their measures are told.
         num_workers: Processes that make batches; 0 makes them in this one.
         prepare_in_workers: Make encodings and attention graphs batch by batch in these processes, not once before
             training: for sets that do not fit in memory once prepared.
@@ -51,7 +51,7 @@ class TrainConfig:
         devices: Processes, each with a device (or a share of the CPU), that share each batch.
         strategy: How Lightning spreads the run over them: "auto" or "ddp".
         folder: Where the run writes. Default: the first free runs/<dataset>-<n>.
-        model: The settings of a model, one of `graphformer.models.MODELS`. In a file, its `name` chooses which.
+        model: The settings of a model, one of `graphformer.models.config.MODELS`. In a file, its `name` chooses which.
     """
 
     dataset: str = "logp"
@@ -72,6 +72,7 @@ class TrainConfig:
     neighbors: tuple[int, ...] = ()
     negatives: Literal["pairs", "targets"] = "pairs"
     seed: int = 0
+    seeds: int = 1
     num_workers: int = 0
     prepare_in_workers: bool = False
     cache: str | None = None
@@ -84,7 +85,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
         object.__setattr__(self, "neighbors", tuple(self.neighbors))  # lists come in from files
-        for name in ("epochs", "batch_size", "accumulate", "devices"):
+        for name in ("epochs", "batch_size", "accumulate", "devices", "seeds"):
             value = getattr(self, name)
             require(value >= 1, "TrainConfig", name, "be at least 1", value, "Pass a positive count.")
         for name in ("weight_decay", "gradient_clip", "patience", "seed", "num_workers"):
@@ -101,24 +102,10 @@ class TrainConfig:
         counts = all(count == -1 or count > 0 for count in self.neighbors)
         remedy = "Give a count for each hop, -1 for all."
         require(counts, "TrainConfig", "neighbors", "hold positive counts", list(self.neighbors), remedy)
+        alone = self.seeds == 1 or self.devices == 1
+        require(alone, "TrainConfig", "seeds", "be 1 on several devices", self.seeds, "Run one seed after the other.")
         needs = self.num_workers > 0 or not self.prepare_in_workers
         require(needs, "TrainConfig", "num_workers", "be positive to prepare in workers", 0, "Pass 1 or more.")
-
-
-def recipe(dataset: str) -> TrainConfig:
-    """The settings that graphformer uses for a data set where the user says nothing else.
-
-    Example:
-        >>> recipe("logp").dataset
-        'logp'
-    """
-    return config_from_mapping({**recipe_mapping(dataset), "dataset": dataset}, f"the recipe of {dataset}")
-
-
-def recipe_mapping(dataset: str) -> dict[str, Any]:
-    """What the built-in recipe of a data set sets; empty if it has none."""
-    path = RECIPES / f"{dataset}.yaml"
-    return read_mapping(path) if path.exists() else {}
 
 
 def read_config(path: str | Path) -> TrainConfig:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader as PlainLoader
 from torch.utils.data import Sampler
+from torch_geometric import typing
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader, NeighborLoader
 
@@ -151,32 +152,26 @@ class _Links:
 
 def _neighbour_loader(data: Data, config: TrainConfig) -> PlainLoader[Any]:
     """Neighbourhoods of target nodes, drawn by PyG; the order and the draws follow from torch's seed."""
-    step = transform(config.model)
-    whole = copy.copy(data)
-    target = data.target_index
-    labels = data.y.new_full(
-        (int(data.num_nodes or 0), *data.y.shape[1:]), -1 if data.y.dtype == torch.int64 else torch.nan
-    )
-    labels[target] = data.y
-    whole.y = labels
+    if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
+        raise MissingPackageError(
+            "train: neighbors need PyG's neighbour sampling; got neither pyg-lib nor torch-sparse. "
+            "Install one of them, or leave neighbors out to train on the whole graph."
+        )
+    whole, target, missing = copy.copy(data), data.target_index, -1 if data.y.dtype == torch.int64 else torch.nan
+    whole.y = data.y.new_full((int(data.num_nodes or 0), *data.y.shape[1:]), missing)
+    whole.y[target] = data.y
     for name in ("target_index", "attention_graph"):
         if name in whole:
             del whole[name]
-    try:
-        return NeighborLoader(
-            whole,
-            num_neighbors=list(config.neighbors),
-            input_nodes=target,
-            batch_size=config.batch_size,
-            shuffle=True,
-            transform=_Seeds(step),
-            num_workers=config.num_workers,
-        )
-    except ImportError as error:
-        raise MissingPackageError(
-            f"train: neighbors need PyG's neighbour sampling; got {error}. "
-            "Install pyg-lib, or leave neighbors out to train on the whole graph."
-        ) from error
+    return NeighborLoader(
+        whole,
+        num_neighbors=list(config.neighbors),
+        input_nodes=target,
+        batch_size=config.batch_size,
+        shuffle=True,
+        transform=_Seeds(transform(config.model)),
+        num_workers=config.num_workers,
+    )
 
 
 class _Seeds:

@@ -87,7 +87,8 @@ class GraphModule(LightningModule):
 
     def look_at(self, graphs: Sequence[Data]) -> None:
         """Let the objective take what it needs from the training labels."""
-        self.objective.prepare(torch.cat([graph.y for graph in graphs]))
+        if self.facts.level != "link":  # there the labels are made in training
+            self.objective.prepare(torch.cat([graph.y for graph in graphs]))
 
     def predict_batch(self, batch: Any) -> Tensor:
         """What the task's measure takes, such as values in the labels' units or probabilities; float32 or int64."""

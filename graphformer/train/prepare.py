@@ -84,7 +84,8 @@ def _all(step: Callable[[Data], Data], graphs: Sequence[Data], what: str, config
     path = _cached_path(graphs, config) if config.cache else None
     if path is not None and path.exists():
         return _read(path)
-    bar = tqdm(graphs, desc=f"Preparing {what}", unit="graph", leave=False, dynamic_ncols=True)
+    one = len(graphs) == 1  # a bar would only flicker
+    bar = tqdm(graphs, desc=f"Preparing {what}", unit="graph", leave=False, dynamic_ncols=True, disable=one)
     prepared = [step(graph) for graph in bar]
     if path is not None:
         _write(prepared, path)

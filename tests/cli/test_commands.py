@@ -65,7 +65,7 @@ def test_settings_come_from_defaults_recipe_file_and_options_in_this_order(asked
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     (recipes / "ogbg-mollipo.yaml").write_text("epochs: 11\nbatch_size: 12\nmodel: {layers: 2, channels: 16}\n")
-    monkeypatch.setattr("graphformer.train.config.RECIPES", recipes)
+    monkeypatch.setattr("graphformer.train.recipes.FOLDER", recipes)
     (tmp_path / "c.yaml").write_text("dataset: ogbg-mollipo\nbatch_size: 13\nseed: 4\nmodel: {channels: 24}\n")
 
     assert main(["train", "ogbg-mollipo"]) == 0
@@ -100,7 +100,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(asked, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "command must be one of train, evaluate, predict, show, env; got 'trian'. Did you mean train?"),
+        (["trian"], "command must be one of train, .*, env; got 'trian'. Did you mean train?"),
         (["train", "--epoch", "3"], "train: option must be one of .*--epochs, .*got '--epoch'. Did you mean --epochs"),
         (["train", "--model.chanels=3"], "got '--model.chanels'. Did you mean --model.channels"),
         (["train", "--epochs", "many"], "train: arguments must be valid; got .*epochs.*many"),
@@ -232,3 +232,36 @@ def test_show_refuses_what_would_fill_the_memory(capsys):
         "show: --nodes must give at most 20,000,000 pairs to list or label; got 90,000,300,000. A picture of fewer"
         in error
     )
+
+
+def test_the_model_is_chosen_by_name_and_brings_its_settings(asked, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("graphformer.train.train", lambda config: seen.append(config) or (_ for _ in ()).throw(Stop))
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "mine.yaml").write_text("dataset: ogbg-mollipo\nepochs: 11\nmodel: {layers: 2}\n")
+    monkeypatch.setattr("graphformer.train.recipes.FOLDER", recipes)
+    for words in (["--recipe", "mine"], ["ogbg-molesol", "--recipe=mine", "--model.layers", "5"]):
+        with pytest.raises(Stop):
+            main(["train", *words])
+    mine, other = seen
+    assert (mine.dataset, mine.epochs, mine.model.layers) == ("ogbg-mollipo", 11, 2)
+    assert (other.dataset, other.epochs, other.model.layers) == ("ogbg-molesol", 11, 5)
+
+
+def test_settings_of_one_model_are_left_behind_by_another():
+    from graphformer.cli.train import _over
+
+    weak = {"epochs": 3, "model": {"name": "gps", "layers": 10}}
+    assert _over(weak, {"model": {"channels": 8}})["model"] == {"name": "gps", "layers": 10, "channels": 8}
+    assert _over(weak, {"model": {"name": "graph_transformer"}})["model"] == {"name": "graph_transformer"}
+    assert _over({"model": {"layers": 2}}, {"model": {"name": "graph_transformer"}})["model"]["layers"] == 2
+
+
+def test_an_unknown_model_is_told(capsys):
+    assert main(["train", "logp", "--model", "graph_transfomer"]) == 2
+    assert "got 'graph_transfomer'. Did you mean graph_transformer" in capsys.readouterr().err
+
+
+class Stop(Exception):
+    """Ends a command where it would begin to train."""

@@ -318,6 +318,15 @@ def test_a_compiled_program_refuses_bad_ids() -> None:
         compiled(torch.randn(4, 1, 2), torch.tensor([[0, 4], [1, 1]]))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_a_trace_is_refused() -> None:
+    """It would hold the graph without the checks: smaller tensors would be read past their ends."""
+    with pytest.raises(
+        gf.GraphformerError, match="attend: graph must be checked .* in every call; got a trace by torch.jit"
+    ):
+        torch.jit.trace(lambda q: gf.attend(q, K, V, GRAPH), (Q,))
+
+
 # ------------------------------------------------------------------ refusals
 
 GRAPH = random_graph(4, 6, num_edges=9)
@@ -473,12 +482,3 @@ def test_without_the_library_auto_warns_once_and_goes_on(monkeypatch: pytest.Mon
     gf.attend(Q, K, V, GRAPH)  # a second warning would be an error
     with pytest.raises(gf.GraphformerError, match=r"'native': its C\+\+ library is not built"):
         gf.attend(Q, K, V, GRAPH, backend="native")
-
-
-def test_forward_mode_is_refused() -> None:
-    graph = gf.AttentionGraph.from_dense(torch.ones(3, 3).bool()).prepare()
-    x = torch.randn(3, 1, 2)
-    with pytest.raises(NotImplementedError, match="the result must be differentiated backward"):
-        torch.func.jvp(lambda x: gf.attend(x, x, x, graph), (x,), (torch.ones_like(x),))
-    with pytest.raises(NotImplementedError, match="forward-mode"):
-        torch.func.jacfwd(lambda x: gf.attend(x, x, x, graph))(x)

@@ -1,7 +1,7 @@
 import model_laws
 import pytest
 
-from graphformer.models import MODELS
+from graphformer.models.config import MODELS
 
 SMALL = pytest.mark.parametrize("config", [model_laws.small(kind) for kind in MODELS.values()], ids=list(MODELS))
 LEVELS = pytest.mark.parametrize("level", ["graph", "node", "link"])

@@ -1,4 +1,4 @@
-"""What the tests of the drop-in layers share: PyG's layer and ours from one set of weights, and a count of paths."""
+"""What the tests of the drop-in layers share: layers with the same weights, inputs, a count of paths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 from unittest import mock
 
+import pytest
 import torch
 import torch_geometric.nn as pyg
 
@@ -17,6 +18,11 @@ from graphformer.testing import assert_close
 NAMES = ("TransformerConv", "GATConv", "GATv2Conv")
 GATS = NAMES[1:]
 N, E, C, D, F = 7, 19, 6, 4, 3
+KERNEL, MESSAGES = {"kernel": 1}, {"messages": 1}
+
+each_layer = pytest.mark.parametrize("name", NAMES)
+each_gat = pytest.mark.parametrize("name", GATS)
+sparse_warnings = pytest.mark.filterwarnings("ignore:Sparse :UserWarning")  # torch's own, about its sparse tensors
 
 
 def some_edges(num_sources=N, num_targets=N, num_edges=E):
@@ -30,6 +36,28 @@ def distinct_edges(num_sources=N, num_targets=N, num_edges=E):
     return torch.stack((code % num_sources, code // num_sources))
 
 
+def as_matrix(edge_index, values, layout, num_nodes=N):
+    """A transposed adjacency of edges that come by target; its values are in the order of the edges."""
+    source, target = edge_index
+    size = (num_nodes, num_nodes, *values.shape[1:])
+    if layout == "coo":
+        return torch.sparse_coo_tensor(torch.stack((target, source)), values, size, is_coalesced=True)
+    ptr = torch.zeros(num_nodes + 1, dtype=torch.int64)
+    ptr[1:] = torch.bincount(target, minlength=num_nodes).cumsum(0)
+    return torch.sparse_csr_tensor(ptr, source, values, size)
+
+
+def hetero_graph():
+    """Nodes of two kinds and edges of three."""
+    x = {"paper": torch.randn(N, C), "author": torch.randn(5, 3)}
+    edges = {
+        ("paper", "cites", "paper"): some_edges(),
+        ("author", "writes", "paper"): some_edges(5, N),
+        ("paper", "rev_writes", "author"): some_edges(N, 5),
+    }
+    return x, edges
+
+
 def twins(name, in_channels=C, out_channels=D, dtype=torch.float64, **options):
     """PyG's layer and ours with its weights."""
     options.setdefault("heads", 2)
@@ -37,6 +65,35 @@ def twins(name, in_channels=C, out_channels=D, dtype=torch.float64, **options):
     mine = getattr(ours, name)(in_channels, out_channels, **options).to(dtype)
     mine.load_state_dict(theirs.state_dict())
     return theirs, mine
+
+
+def no_loops(name):
+    """The options that leave the self loops out."""
+    return {} if name == "TransformerConv" else {"add_self_loops": False}
+
+
+def no_skip(name):
+    """The options that leave the skip connection out."""
+    return {"root_weight": False} if name == "TransformerConv" else {}
+
+
+def values_of(layer, x):
+    """What a layer with two heads weighs."""
+    linear = {"TransformerConv": "lin_value", "GATConv": "lin", "GATv2Conv": "lin_l"}[type(layer).__name__]
+    return getattr(layer, linear)(x).view(-1, 2, D)
+
+
+class Net(torch.nn.Module):
+    """Two layers, the second as wide as the first."""
+
+    def __init__(self, module, name, **options):
+        super().__init__()
+        options = {**no_loops(name), **options}
+        self.first = getattr(module, name)((-1, -1), D, heads=2, **options)
+        self.second = getattr(module, name)((-1, -1), D, heads=2, **options)
+
+    def forward(self, x, edge_index):
+        return self.second(self.first(x, edge_index).relu(), edge_index)
 
 
 def tensors(result):

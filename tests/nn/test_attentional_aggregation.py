@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from aggregation_cases import collect_graphs, compare
 from torch.nn import Linear, Sequential, Tanh
 from torch_geometric import nn as pyg
 from torch_geometric.data import HeteroData
@@ -28,17 +29,9 @@ VALUES = {
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Every input counts as large, and the kernel's calls are counted."""
-    found = []
-
-    def attend(*arguments, **options):
-        found.append(arguments[3])
-        return real(*arguments, **options)
-
-    real = attentional.attend
+    """Every input counts as large, and the graphs that the kernel is called with are collected."""
     monkeypatch.setattr(attentional, "_LEAST_BYTES", 0)
-    monkeypatch.setattr(attentional, "attend", attend)
-    return found
+    return collect_graphs(monkeypatch, attentional, "attend", 3)
 
 
 def make_sets(form, num_members=40):
@@ -57,23 +50,6 @@ def twins(gate, value=None, dtype=torch.float64):
     )
     assert repr(mine) == repr(theirs)
     return theirs, mine
-
-
-def compare(theirs, mine, x, **sets):
-    """Output and the gradients of the members and of all weights agree."""
-    outs = [layer(x, **sets) for layer in (theirs, mine)]
-    pull = torch.randn_like(outs[0])
-    grads = [
-        torch.autograd.grad(out, [x, *layer.parameters()], pull, allow_unused=True)
-        for out, layer in zip(outs, (theirs, mine), strict=True)
-    ]
-    assert outs[0].dtype == outs[1].dtype
-    assert outs[0].shape == outs[1].shape
-    for expected, actual in zip((outs[0], *grads[0]), (outs[1], *grads[1]), strict=True):
-        assert (expected is None) == (actual is None)
-        if expected is not None:
-            assert_close(actual, expected, x.dtype)
-    return outs[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -254,6 +230,17 @@ def test_compiled_without_breaks(gate, form, monkeypatch):
         counts.append(len(traced))
     assert all("graphformer.attend" in graph for graph in traced)
     assert counts[0] == counts[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_takes_pygs_layer(calls):
+    _, mine = twins(GATES["member"], VALUES["Linear"])
+    x, index = torch.randn(40, C, dtype=torch.float64), make_sets("sorted")["index"]
+    expected = mine(x, index, dim_size=B)
+    assert len(calls) == 1
+    assert_close(torch.jit.script(mine)(x, index, dim_size=B), expected)
+    assert_close(torch.jit.trace(mine, (x, index), check_trace=False)(x, index), expected[: int(index.max()) + 1])
+    assert len(calls) == 1
 
 
 def test_copies(calls):

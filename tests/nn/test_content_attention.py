@@ -9,17 +9,11 @@ from graphformer import attend
 from graphformer.nn import ContentAttention, GraphAttention, LearnedClusters, SortedBlocks
 from graphformer.patterns import Blocks, Causal, Clusters, Full, Hash, TopK, Window, fold_heads
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 H, D, C, C_OUT = 3, 4, 5, 12
 LENGTHS = [7, 0, 1, 12, 3, 7]
 N = sum(LENGTHS)
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def close(a, b, tolerance=1e-10):

@@ -5,11 +5,12 @@ import itertools
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from drop_in_cases import sparse_warnings
 
 from graphformer import nn as ours
 from graphformer.testing import assert_close
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse :UserWarning")  # torch's own, about its sparse tensors
+pytestmark = sparse_warnings
 
 N, M, E, F = 11, 8, 40, 3
 FLAGS = (True, False)

@@ -1,41 +1,23 @@
+"""GraphAttention beside torch's and PyG's attention, its unfused path, its inputs and what it carries."""
+
 import copy
 import io
 import pickle
 
 import pytest
 import torch
-import torch._dynamo.testing
+from graph_attention_cases import C_OUT, C, F, H, M, N, close, some_edges
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
-from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
-from torch_geometric.nn import GATv2Conv, GPSConv, HeteroConv, TransformerConv, to_hetero
+from torch_geometric.nn import GATv2Conv, TransformerConv
 
-from graphformer import AttentionGraph, GraphformerError, attend
+from graphformer import AttentionGraph, attend
 from graphformer.nn import GraphAttention
 from graphformer.patterns import Edges, Full
 
-N, M, C, C_OUT, H, F = 7, 5, 6, 12, 3, 4
+pytestmark = pytest.mark.usefixtures("float64")
+
 OPTIONS = [{}, {"edge_dim": F}, {"score": "additive", "edge_dim": F}, {"normalizer": "sigmoid"}, {"normalizer": "relu"}]
-
-
-def some_edges(num_sources=N, num_targets=N, num_edges=17, seed=0):
-    """Random pairs, duplicates possible, that leave the last target without a key."""
-    draw = torch.Generator().manual_seed(seed)
-    source = torch.randint(0, num_sources, (num_edges,), generator=draw)
-    target = torch.randint(0, num_targets - 1, (num_edges,), generator=draw)
-    return torch.stack((source, target))
-
-
-def close(a, b, tolerance=1e-10):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def load_mha(layer, mha):
@@ -371,213 +353,3 @@ def test_gradients_are_right():
     edge_attr = torch.randn(6, 2, requires_grad=True)
     edge_index = some_edges(4, 4, 6)
     assert torch.autograd.gradcheck(lambda x, edge_attr: layer(x, edge_index, edge_attr), (x, edge_attr))
-
-
-class Net(torch.nn.Module):
-    def __init__(self, edge_dim=None):
-        super().__init__()
-        self.first = GraphAttention(C, C_OUT, heads=H, edge_dim=edge_dim)
-        self.second = GraphAttention(C_OUT, 2, heads=1)
-
-    def forward(self, x, edge_index, edge_attr=None):
-        return self.second(self.first(x, edge_index, edge_attr).relu(), edge_index)
-
-
-def explain(algorithm, model, x, edge_index, **kwargs):
-    explainer = Explainer(
-        model,
-        algorithm,
-        explanation_type="model",
-        edge_mask_type="object",
-        node_mask_type=None,
-        model_config={"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"},
-    )
-    return explainer(x, edge_index, **kwargs)
-
-
-def test_attention_explainer_reads_the_weights():
-    model, x, edge_index = Net().eval(), torch.randn(N, C), some_edges()
-    edge_mask = explain(AttentionExplainer(), model, x, edge_index).edge_mask
-    first, (_, alpha_first) = model.first(x, edge_index, return_attention_weights=True)
-    _, (_, alpha_second) = model.second(first.relu(), edge_index, return_attention_weights=True)
-    close(edge_mask, torch.maximum(alpha_first.amax(1), alpha_second.amax(1)))
-    assert not model.first._has_hooks()
-
-
-def test_gnn_explainer_learns_an_edge_mask():
-    model, x, edge_index = Net(edge_dim=F).eval(), torch.randn(N, C), some_edges()
-    edge_attr = torch.randn(17, F)
-    before = model(x, edge_index, edge_attr)
-    explanation = explain(GNNExplainer(epochs=5), model, x, edge_index, edge_attr=edge_attr)
-    assert explanation.edge_mask.shape == (17,)
-    assert float(explanation.edge_mask.detach().std()) > 0
-    close(model(x, edge_index, edge_attr), before)
-    assert model.first.explain is None  # the explainer leaves the fused path on
-
-
-def test_runs_in_a_heterogeneous_convolution():
-    widths = {"paper": C, "author": M}
-    edges = {("paper", "by", "author"): some_edges(N, 4), ("author", "of", "paper"): some_edges(4, N)}
-    layers = {kind: GraphAttention((widths[kind[0]], widths[kind[2]]), C_OUT, heads=H) for kind in edges}
-    x = {"paper": torch.randn(N, C), "author": torch.randn(4, M)}
-    out = HeteroConv(layers)(x, edges)
-    for kind, layer in layers.items():
-        close(out[kind[2]], layer((x[kind[0]], x[kind[2]]), edges[kind]))
-
-
-def test_runs_in_gps_and_in_to_hetero():
-    x, edge_index = torch.randn(N, C), some_edges()
-    gps = GPSConv(C, GraphAttention(C, C, heads=H), heads=2)
-    assert gps(x, edge_index).shape == (N, C)
-    metadata = (["a", "b"], [("a", "to", "b"), ("b", "to", "a")])
-
-    class Lazy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = GraphAttention((-1, -1), C_OUT, heads=H)
-
-        def forward(self, x, edge_index):
-            return self.conv(x, edge_index)
-
-    model = to_hetero(Lazy(), metadata)
-    edges = {metadata[1][0]: some_edges(N, 4), metadata[1][1]: some_edges(4, N)}
-    out = model({"a": x, "b": torch.randn(4, M)}, edges)
-    assert {kind: part.shape for kind, part in out.items()} == {"a": (N, C_OUT), "b": (4, C_OUT)}
-
-
-@pytest.mark.parametrize("given", ["edge_index", "graph"])
-def test_compiled_equals_eager(given):
-    torch._dynamo.reset()
-    layer = GraphAttention(C, C_OUT, heads=H, edge_dim=F)
-    counter, programs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager"), []
-    compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
-    for num_nodes, num_edges in ((N, 17), (9, 23), (12, 41)):
-        x = torch.randn(num_nodes, C, requires_grad=True)
-        graph = some_edges(num_nodes, num_nodes, num_edges)
-        if given == "graph":
-            graph = AttentionGraph.from_edge_index(graph, num_nodes=num_nodes)
-        edge_attr = torch.randn(num_edges, F)
-        eager, traced = layer(x, graph, edge_attr), compiled(x, graph, edge_attr)
-        close(traced, eager)
-        close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in (traced, eager)))
-        programs.append(counter.frame_count)
-    assert programs[0] == programs[-1], "a new size made a new program"
-
-
-def test_autocast_runs_in_bfloat16():
-    layer = GraphAttention(C, C_OUT, heads=H, edge_dim=F, num_relations=3).float()
-    x, edge_attr = torch.randn(N, C, dtype=torch.float32), torch.randn(17, F, dtype=torch.float32)
-    graph = AttentionGraph.from_edge_index(some_edges(), num_nodes=N, relation=torch.arange(17) % 3)
-    exact = layer(x, graph, edge_attr)
-    for unfused in (False, True):
-        if unfused:
-            layer.register_propagate_forward_hook(lambda *_: None)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = layer(x, graph, edge_attr)
-        assert out.dtype == torch.bfloat16
-        close(out.float(), exact, 0.05)
-        out.sum().backward()
-        assert layer.edge_key.grad.dtype == torch.float32
-
-
-ERRORS = [
-    ({"out_channels": 10}, "out_channels must be a positive multiple of heads = 3; got 10"),
-    ({"heads": 0}, "heads must be at least 1; got 0"),
-    ({"edge_dim": 0}, "edge_dim must be at least 1; got 0"),
-    ({"num_relations": -1}, "num_relations must be at least 1; got -1"),
-    ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
-    ({"score": "dott"}, "score must be one of dot, additive; got 'dott'. Did you mean dot?"),
-    ({"normalizer": "max"}, "normalizer must be one of softmax, relu, sigmoid; got 'max'"),
-    ({"heads": 4.0}, "heads must be an integer; got 4.0"),
-    ({"heads": "4"}, "heads must be an integer; got '4'"),
-    ({"out_channels": 12.0}, "out_channels must be an integer; got 12.0"),
-    ({"out_channels": 0}, "out_channels must be at least 1; got 0"),
-    ({"edge_dim": 1.5}, "edge_dim must be an integer; got 1.5"),
-    ({"head_channels": 0}, "head_channels must be at least 1; got 0. Pass None for out_channels / heads"),
-    ({"dropout": "0.1"}, r"dropout must lie in \[0, 1\); got '0.1'"),
-    ({"in_channels": 0}, "in_channels must be a width or a pair of widths .*, each at least 1, or -1; got 0"),
-    ({"in_channels": -2}, "in_channels must be a width or a pair .*; got -2. -1 takes the width from"),
-    ({"in_channels": "64"}, "in_channels must be a width or a pair .*; got '64'"),
-    ({"in_channels": 6.0}, "in_channels must be a width or a pair .*; got 6.0"),
-    ({"in_channels": (6, 5, 4)}, r"in_channels must be a width or a pair .*; got \(6, 5, 4\)"),
-    ({"in_channels": (6, 0)}, r"in_channels must be a width or a pair .*; got \(6, 0\)"),
-    ({"backend": "refrence"}, "backend must be one of auto, .*; got 'refrence'. Did you mean reference?"),
-    ({"flow": "up"}, "flow must be one of source_to_target, target_to_source; got 'up'"),
-]
-
-
-@pytest.mark.parametrize(("options", "message"), ERRORS, ids=lambda value: str(value)[:30])
-def test_refuses_bad_options(options, message):
-    with pytest.raises(GraphformerError, match=message):
-        GraphAttention(**{"in_channels": C, "out_channels": C_OUT, "heads": H, **options})
-
-
-def ones(*shape):
-    return torch.ones(shape, dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    ("in_channels", "x", "message"),
-    [
-        (C, ones(N, 4), r"x must have shape \[N, 6\] where in_channels = 6; got \[7, 4\]"),
-        (C, ones(C), r"x must have shape \[N, 6\] where in_channels = 6; got \[6\]"),
-        (C, ones(2, N, C), r"x must have shape \[N, 6\] where in_channels = 6; got \[2, 7, 6\]"),
-        (-1, ones(2, N, C), r"x must have shape \[N, C\] where in_channels = -1; got \[2, 7, 6\]"),
-        ((C, M), ones(N, C), r"x must have shape \[N, 5\] where in_channels = \(6, 5\); got \[7, 6\]"),
-        ((C, M), (ones(N, C), ones(N, C)), r"x must have shape \[N, 5\] where in_channels = .* \[7, 6\]"),
-        (C, None, r"x must be a tensor or a pair of tensors; got NoneType. Pass x \[N, C\], or"),
-        (C, (ones(N, C), None), r"x must be a tensor or a pair of tensors; got \(Tensor, NoneType\)"),
-        (C, (ones(N, C),) * 3, r"x must be a tensor or a pair of tensors; got \(Tensor, Tensor, Tensor\)"),
-        (C, ones(N, C).long(), "x must have the weights' dtype torch.float64; got torch.int64"),
-        (C, ones(N, C).half(), "x must have the weights' dtype torch.float64; got torch.float16. Convert it"),
-    ],
-    ids=lambda value: value[:60] if isinstance(value, str) else "",
-)
-def test_refuses_nodes_that_do_not_fit(in_channels, x, message):
-    with pytest.raises(GraphformerError, match=f"^GraphAttention: {message}"):
-        GraphAttention(in_channels, C_OUT, heads=H)(x, torch.tensor([[0, 1], [1, 0]]))
-
-
-def test_refuses_nodes_that_autocast_does_not_cast():
-    layer = GraphAttention(C, C_OUT, heads=H).float()
-    for x in (torch.ones(N, C).double(), torch.ones(N, C).long()):
-        with (
-            torch.autocast("cpu", dtype=torch.bfloat16),
-            pytest.raises(GraphformerError, match="x must have the weights' dtype torch.float32; got torch"),
-        ):
-            layer(x, some_edges())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert layer(torch.ones(N, C).half(), some_edges()).shape == (N, C_OUT)
-
-
-def test_refuses_inputs_that_do_not_fit():
-    x, edge_index = torch.randn(N, C), some_edges()
-    plain = GraphAttention(C, C_OUT, heads=H)
-    with pytest.raises(GraphformerError, match="edge_attr must be None where edge_dim is None"):
-        plain(x, edge_index, torch.randn(17, F))
-    with_edges = GraphAttention(C, C_OUT, heads=H, edge_dim=F)
-    with pytest.raises(GraphformerError, match="edge_attr must be given where edge_dim = 4; got None"):
-        with_edges(x, edge_index)
-    with pytest.raises(GraphformerError, match=r"edge_attr must have shape \[E, 4\]; got \[17, 3\]"):
-        with_edges(x, edge_index, torch.randn(17, 3))
-    with pytest.raises(GraphformerError, match=r"edge_attr must have shape \[E, F\]"):
-        with_edges(x, edge_index, torch.randn(16, F))
-    with pytest.raises(GraphformerError, match=r"graph must have \(keys, queries\) = \(7, 7\) like x; got \(5, 5\)"):
-        plain(x, AttentionGraph.from_dense(torch.ones(5, 5).bool()))
-    with pytest.raises(GraphformerError, match=r"x must have \(7, 5\) \(source, target\) rows; got \(7, 7\)"):
-        plain(x, edge_index, size=(7, 5))
-    with pytest.raises(GraphformerError, match="size must be a pair of counts; got 3"):
-        plain(x, edge_index, size=3)
-    with pytest.raises(GraphformerError, match="edge_attr must be a tensor; got list"):
-        with_edges(x, edge_index, [1])
-    reverse = GraphAttention(C, C_OUT, heads=H, flow="target_to_source")
-    with pytest.raises(GraphformerError, match='graph must be an edge index where flow is "target_to_source"'):
-        reverse(x, AttentionGraph.from_edge_index(edge_index, num_nodes=N))
-    related = GraphAttention(C, C_OUT, heads=H, num_relations=2)
-    with pytest.raises(GraphformerError, match="graph must carry at most num_relations = 2 relations; got none"):
-        related(x, edge_index)
-    many = AttentionGraph.from_edge_index(edge_index, num_nodes=N, relation=torch.arange(17) % 3)
-    with pytest.raises(GraphformerError, match="at most num_relations = 2 relations; got 3"):
-        related(x, many)
-    with pytest.raises(GraphformerError, match=r"must hold ids in \[0, 7\); got 7"):
-        plain(x, edge_index + 1)

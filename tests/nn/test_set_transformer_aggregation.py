@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from aggregation_cases import collect_graphs, compare
 from torch_geometric import nn as pyg
 
 from graphformer.nn import SetTransformerAggregation
@@ -36,17 +37,9 @@ CASES += [("ragged", torch.float64, False), ("ragged", torch.float32, False), ("
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Every batch counts as large, and the attention graphs are collected."""
-    found = []
-
-    def attend_with(*arguments, **options):
-        found.append(arguments[4])
-        return real(*arguments, **options)
-
-    real = set_transformer.attend_with
+    """Every input counts as large, and the graphs that the kernel is called with are collected."""
     monkeypatch.setattr(set_transformer, "_BATCH", 0)
-    monkeypatch.setattr(set_transformer, "attend_with", attend_with)
-    return found
+    return collect_graphs(monkeypatch, set_transformer, "attend_with", 4)
 
 
 def twins(dtype=torch.float64, **options):
@@ -64,21 +57,6 @@ def twins(dtype=torch.float64, **options):
 def make_sets(name):
     lengths = torch.tensor(SETS[name])
     return torch.repeat_interleave(torch.arange(B), lengths)
-
-
-def compare(theirs, mine, x, *arguments, **options):
-    outs = [layer(x, *arguments, **options) for layer in (theirs, mine)]
-    pull = torch.randn_like(outs[0])
-    grads = [
-        torch.autograd.grad(out, [x, *layer.parameters()], pull, allow_unused=True)
-        for out, layer in zip(outs, (theirs, mine), strict=True)
-    ]
-    assert outs[0].shape == outs[1].shape
-    for expected, actual in zip((outs[0], *grads[0]), (outs[1], *grads[1]), strict=True):
-        assert (expected is None) == (actual is None)
-        if expected is not None:
-            assert_close(actual, expected, x.dtype)
-    return outs[1]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
@@ -234,6 +212,19 @@ def test_compiled(calls):
     x = torch.randn(index.numel(), C, dtype=torch.float64, requires_grad=True)
     compare(theirs, torch.compile(mine, dynamic=True, backend="aot_eager"), x, index, dim_size=B)
     assert len(calls) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_takes_pygs_layer(calls):
+    _, mine = twins(num_seed_points=2)
+    index = make_sets("ragged")
+    x = torch.randn(index.numel(), C, dtype=torch.float64)
+    expected = mine(x, index)
+    assert calls
+    calls.clear()
+    assert_close(torch.jit.script(mine)(x, index), expected)
+    assert_close(torch.jit.trace(mine, (x, index), check_trace=False)(x, index), expected)
+    assert calls == []
 
 
 def test_copies(calls):

@@ -67,9 +67,9 @@ def test_the_baseline_is_the_mean_predictor(finished, task):
 def test_evaluate_repeats_the_result(finished, loaded):
     measured = evaluate(finished.folder)
     assert measured.value == finished.test
-    assert (measured.metric, measured.graphs) == ("rmse", 7)
+    assert (measured.metric, measured.rows) == ("rmse", 7)
     assert evaluate(finished.folder, "valid").value == finished.valid
-    assert evaluate(finished.folder, "train", root="elsewhere").graphs == 10
+    assert evaluate(finished.folder, "train", root="elsewhere").rows == 10
     assert [asked[1] for asked in loaded] == ["dataset", "dataset", "elsewhere"]
 
 
@@ -175,7 +175,7 @@ def test_a_run_interrupted_while_it_is_measured_goes_on_there(loaded, small, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("graphformer.train.run._measure", stop)
+        patch.setattr("graphformer.train.fit.measure", stop)
         with pytest.raises(KeyboardInterrupt, match="after 4 of 4 epochs"):
             train(small)
     result = resume(small.folder)
@@ -328,3 +328,21 @@ def test_training_is_quiet_but_for_its_bars(loaded, small, capfd):
     assert out == ""
     lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip()]
     assert all(line.startswith(("Preparing ", "Epoch ", "\x1b[A")) or "step" in line for line in lines), lines
+
+
+def test_running_out_of_memory_is_told(loaded, small, monkeypatch):
+    def greedy(self, batch, batch_index):
+        return torch.empty(2**62, dtype=torch.int8)
+
+    monkeypatch.setattr(GraphModule, "training_step", greedy)
+    with pytest.raises(RunError, match=r"train: a step must fit into memory; got .*memory.*\. Lower --batch_size"):
+        train(small)
+
+
+def test_accumulated_batches_make_the_step_of_a_whole_one(loaded, small):
+    model = replace(small.model, norm="layer", dropout=0.0, walk_steps=0)
+    whole = replace(small, epochs=2, batch_size=10, weight_decay=0.0, model=model)
+    one = train(whole)
+    halves = train(replace(whole, batch_size=5, accumulate=2, folder=small.folder + "-halves"))
+    assert halves.test == pytest.approx(one.test, rel=1e-4)
+    assert halves.valid == pytest.approx(one.valid, rel=1e-4)

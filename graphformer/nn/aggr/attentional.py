@@ -11,6 +11,7 @@ from graphformer.graphs import AttentionGraph
 from graphformer.graphs.layout import expand_rows
 from graphformer.kernels import attend
 from graphformer.nn.conv.cache import cached
+from graphformer.nn.scripting import plain_twin
 
 # From here on the kernel is faster than PyG's chain of operators, whose results, up to ten of this size, are above what
 # the allocator keeps: they go back to the system, and come page by page. Below, they stay in caches.
@@ -76,10 +77,13 @@ class AttentionalAggregation(aggr.AttentionalAggregation):
             index = expand_rows(ptr, x.shape[0])  # type: ignore[arg-type]  # one of the two is given
         return _gated_sum(gate, x, index, dim_size)
 
+    def __prepare_scriptable__(self) -> aggr.AttentionalAggregation:
+        return plain_twin(self, aggr.AttentionalAggregation)
+
 
 def _is_for_the_kernel(x: Tensor, dim: int) -> bool:
     is_large = x.numel() * x.element_size() >= _LEAST_BYTES
-    return is_large and x.dim() == 2 and dim in (-2, 0) and x.device.type == "cpu"
+    return is_large and x.dim() == 2 and dim in (-2, 0) and x.device.type == "cpu" and not torch.jit.is_tracing()
 
 
 def _gated_sum(gate: Tensor, value: Tensor, index: Tensor, num_sets: int) -> Tensor:

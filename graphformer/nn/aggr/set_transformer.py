@@ -13,6 +13,7 @@ from graphformer.graphs import AttentionGraph
 from graphformer.graphs.layout import offsets
 from graphformer.nn.conv.cache import cached
 from graphformer.nn.multihead_attention import attend_with
+from graphformer.nn.scripting import plain_twin
 from graphformer.patterns import Full
 from graphformer.patterns.node_sets import NodeSets
 
@@ -82,7 +83,7 @@ class SetTransformerAggregation(aggr.SetTransformerAggregation):
             NotImplementedError: No `index`.
             ValueError: `index` is not sorted or not below `dim_size`, or `x` is no matrix.
         """
-        if index is None or x.dim() != 2 or x.device.type != "cpu":
+        if index is None or x.dim() != 2 or x.device.type != "cpu" or torch.jit.is_tracing():
             return super().forward(x, index, ptr, dim_size, dim, max_num_elements)
         counts = degree(index, dim_size, torch.int64)
         longest = int(counts.max()) if max_num_elements is None else max_num_elements
@@ -108,6 +109,9 @@ class SetTransformerAggregation(aggr.SetTransformerAggregation):
             x = decoder(x)
         x = x.nan_to_num()
         return x.flatten(1) if self.concat else x.mean(dim=1)
+
+    def __prepare_scriptable__(self) -> aggr.SetTransformerAggregation:
+        return plain_twin(self, aggr.SetTransformerAggregation)
 
 
 @torch.compiler.disable  # their sizes depend on data: one break instead of many

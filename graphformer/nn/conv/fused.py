@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
+import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn.aggr import SumAggregation
@@ -12,10 +13,12 @@ from torch_geometric.nn.dense import Linear
 
 from graphformer._checks import refuse
 from graphformer._errors import IdError
+from graphformer._transforms import plain
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.convert import read_adjacency
 from graphformer.nn.conv.adjacency import is_loose, is_sparse, known_size, own_pairs, stored_features, stored_pairs
 from graphformer.nn.conv.cache import cached
+from graphformer.nn.scripting import plain_twin
 
 _STEPS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
 _DRIVERS = ("propagate", "edge_updater")  # for each class PyG writes these anew
@@ -60,6 +63,8 @@ class FusedConv(MessagePassing):
             ([], ["aggr='max' is no sum"])
         """
         reasons = ["an explainer asks for messages"] if self.explain else []
+        if torch.jit.is_tracing():
+            reasons.append("torch.jit traces no graph of edges")
         for step, before, after in _HOOKS:
             if getattr(self, before) or getattr(self, after):
                 reasons.append(f"hooks on {step} are registered")
@@ -89,10 +94,7 @@ class FusedConv(MessagePassing):
         return module == MessagePassing.__module__
 
     def __prepare_scriptable__(self) -> MessagePassing:
-        """PyG's own layer around the same weights, for torch.jit.script, which cannot call the kernel."""
-        plain = object.__new__(self.original)
-        plain.__setstate__(self.__dict__.copy())
-        return plain
+        return plain_twin(self, self.original)
 
     # ---------------------------------------------------------------- reading nodes and edges
 
@@ -107,7 +109,7 @@ class FusedConv(MessagePassing):
 
     def _check_edges(self, edges: Any, num_keys: int, num_queries: int) -> Any:
         """The edges as they came, once they have a form that is known here and the size of x."""
-        pairs = None
+        edges, pairs = plain(edges, type(self).__name__, "edge_index"), None
         if isinstance(edges, AttentionGraph) or is_sparse(edges):
             self._refuse_reverse(edges)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -53,6 +54,10 @@ class GATLayer(FusedConv):
                 UnsupportedError,
             )
 
+    def _split(self, nodes: Tensor, att: Tensor) -> Tensor:
+        """Heads apart, and as exact as `att`, by which PyG multiplies them. Shape `[N, H, C]`."""
+        return nodes.view(-1, self.heads, self.out_channels).to(torch.promote_types(nodes.dtype, att.dtype))
+
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, edges: Edges, weigh: bool, **terms: Any
     ) -> tuple[Tensor, Tensor | None]:
@@ -61,10 +66,11 @@ class GATLayer(FusedConv):
             terms["bias"] = edges.bias.to(query.dtype)
         dropout = self.dropout if self.training else 0.0
         seed = torch.randint(2**63 - 1, (), device=query.device) if weigh and dropout else None
-        out = attend(query, key, value, edges.graph, **terms, dropout=dropout, seed=seed, backend=self.backend)
-        if not weigh:
-            return out, None
-        alpha = attention_weights(query, key, edges.graph, **terms)
+        with outside_autocast(query):
+            out = attend(query, key, value, edges.graph, **terms, dropout=dropout, seed=seed, backend=self.backend)
+            if not weigh:
+                return out, None
+            alpha = attention_weights(query, key, edges.graph, **terms)
         if seed is not None:
             pairs = torch.arange(edges.graph.num_edges, device=alpha.device)
             alpha = alpha * keep_scale(pairs, self.heads, dropout, seed, alpha.dtype)
@@ -85,3 +91,9 @@ class GATLayer(FusedConv):
         if x.dim() != 2:
             remedy = "Pass the nodes of one graph; static graphs with many features are not known here."
             refuse(type(self).__name__, "x", "have shape [N, C]", list(x.shape), remedy)
+
+
+def outside_autocast(tensor: Tensor) -> Any:
+    """Where nothing is cast: PyG's products with `att` are no matrix products, which autocast would round."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

@@ -12,7 +12,7 @@ from graphformer._checks import refuse
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels import Additive
 from graphformer.nn.conv.adjacency import known_size
-from graphformer.nn.conv.gat import GATLayer
+from graphformer.nn.conv.gat import GATLayer, outside_autocast
 
 
 class GATConv(GATLayer, torch_geometric.nn.conv.GATConv):
@@ -111,12 +111,11 @@ class GATConv(GATLayer, torch_geometric.nn.conv.GATConv):
         lone = isinstance(x, (tuple, list)) and len(x) == 2 and x[1] is None
         source, target = (x[0], None) if lone else self._read_pair(x)
         self._refuse_stack(source)
-        split = (-1, self.heads, self.out_channels)
         to_key, to_query = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
-        key = to_key(source).view(split)
+        key = self._split(to_key(source), self.att_src)
         if target is None or (target is source and to_query is to_key):
             return key, None if target is None else key, target
-        return key, to_query(target).view(split), target
+        return key, self._split(to_query(target), self.att_dst), target
 
     def _count_queries(self, edges: Any, key: Tensor, query: Tensor | None, size: tuple[int, int] | None) -> int:
         found = key.shape[0] if query is None else query.shape[0]
@@ -131,4 +130,5 @@ class GATConv(GATLayer, torch_geometric.nn.conv.GATConv):
 
 def _project(nodes: Tensor, att: Tensor) -> Tensor:
     """att[h] . nodes[i,h], as one matrix product that makes nothing as large as the nodes. Shape `[N, H, 1]`."""
-    return (nodes.flatten(1) @ torch.block_diag(*att.transpose(0, 1).transpose(1, 2).unbind(0))).unsqueeze(-1)
+    with outside_autocast(nodes):
+        return (nodes.flatten(1) @ torch.block_diag(*att.transpose(0, 1).transpose(1, 2).unbind(0))).unsqueeze(-1)

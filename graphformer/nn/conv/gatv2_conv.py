@@ -87,9 +87,8 @@ class GATv2Conv(GATLayer, torch_geometric.nn.conv.GATv2Conv):
         if edge_attr is not None and self.lin_edge is None:
             remedy = "Construct the layer with edge_dim=, the width of the features."
             refuse(type(self).__name__, "edge_attr", "be None where edge_dim is None", list(edge_attr.shape), remedy)
-        split = (-1, self.heads, self.out_channels)
-        key = self.lin_l(source).view(split)
-        query = key if self.share_weights and source is target else self.lin_r(target).view(split)
+        key = self._split(self.lin_l(source), self.att)
+        query = key if self.share_weights and source is target else self._split(self.lin_r(target), self.att)
 
         num_keys, num_queries = key.shape[0], query.shape[0]
         edge_index, edges = self._edges_with_loops(

@@ -1,0 +1,33 @@
+"""``graphformer explain``: a picture of what a run's model attends to in a molecule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graphformer._errors import InputError
+from graphformer.cli.parser import new_parser, parse
+
+
+def run(words: list[str]) -> None:
+    """Draw a molecule's attention, and say for each layer which pairs of atoms attend most."""
+    parser = new_parser("explain", "Draw what a run's best checkpoint attends to in a molecule.")
+    parser.add_argument("run", metavar="RUN", help="folder of the run, for instance runs/logp-1")
+    parser.add_argument("smiles", metavar="SMILES", help='the molecule, for instance "CCO"')
+    parser.add_argument("--out", type=str, default="attention.png", help="picture to write. Default: attention.png")
+    parser.add_argument("--layer", type=int, default=None, help="draw this layer on the molecule. Default: the mean")
+    values = parse(parser, words)
+    from graphformer.train import draw_explanation, explain
+
+    explanation = explain(values["run"], values["smiles"])
+    figure = draw_explanation(explanation, values["layer"])
+    out = Path(values["out"])
+    try:
+        figure.savefig(out, dpi=120)
+    except (OSError, ValueError) as error:
+        raise InputError(f"explain: --out must be a file that can be written; got {error}. Pass a path.png.") from None
+    print(f"prediction: {', '.join(f'{value:.4f}' for value in explanation.prediction)}")
+    for number, matrix in enumerate(explanation.matrices, start=1):
+        query, key = divmod(int(matrix.argmax()), len(explanation.atoms))
+        names = [f"{explanation.atoms[atom]}{atom}" for atom in (query, key)]
+        print(f"layer {number}: the strongest pair is {names[0]} attending to {names[1]}, {float(matrix.max()):.2f}")
+    print(f"picture: {out}")

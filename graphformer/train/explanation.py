@@ -1,0 +1,142 @@
+"""What a trained model attends to in a molecule, as a picture: on the molecule, and as attention matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from graphformer._checks import require
+from graphformer._errors import RunError
+from graphformer.data import from_smiles_list
+from graphformer.data.molecule import rdkit_module
+from graphformer.kernels import watch_attention
+from graphformer.train.fit import load_module, quiet
+from graphformer.train.folder import RunFolder
+from graphformer.train.prepare import prepare
+
+
+class Explanation(NamedTuple):
+    """A prediction, and the attention that led to it.
+
+    Attributes:
+        smiles: The molecule.
+        atoms: Symbol of each atom.
+        prediction: Value or probability for each task.
+        matrices: For each layer the weight of each pair of atoms, the mean of the heads. Row: query, the atom that
+            attends; column: key, the atom that is attended to; 0 where the pattern has no pair. Shape `[layers, N, N]`.
+    """
+
+    smiles: str
+    atoms: list[str]
+    prediction: list[float]
+    matrices: Tensor
+
+
+def explain(run: str | Path, smiles: str) -> Explanation:
+    """What a run's best checkpoint attends to in a molecule.
+
+    Args:
+        run: The run's folder.
+        smiles: The molecule.
+
+    Returns:
+        The prediction and the attention matrices. What goes to or comes from a node that is no atom (a virtual node) is
+        left out of the matrices.
+
+    Raises:
+        DataError: The SMILES cannot be read.
+        RunError: No run, a damaged checkpoint, or a model without attention.
+    """
+    folder = RunFolder.open(run)
+    with quiet():
+        sample = from_smiles_list([smiles]).samples[0]
+        module = load_module(folder, folder.best)
+        prepared = prepare({"molecules": [sample]}, module.config)["molecules"][0]
+        with torch.no_grad(), watch_attention() as seen:
+            prediction = module.predict_batch(prepared)
+    if not seen:
+        raise RunError(f"explain: the model of {folder.path} must attend; got one without attention. Use another run.")
+    molecule = rdkit_module("Chem").MolFromSmiles(smiles)
+    atoms = [atom.GetSymbol() for atom in molecule.GetAtoms()]
+    matrices = torch.stack([_matrix(call.graph.edge_index, call.weights, len(atoms)) for call in seen])
+    return Explanation(smiles, atoms, prediction[0].tolist(), matrices)
+
+
+def _matrix(edge_index: Tensor, weights: Tensor, size: int) -> Tensor:
+    key, query = edge_index
+    inside = (key < size) & (query < size)
+    out = torch.zeros(size, size)
+    return out.index_put((query[inside], key[inside]), weights.mean(1).float()[inside], accumulate=True)
+
+
+def draw_explanation(explanation: Explanation, layer: int | None = None) -> Any:
+    """The molecule, its atoms coloured by the attention they receive and its strongest pairs joined, and the matrices.
+
+    Args:
+        explanation: What :func:`explain` gave.
+        layer: The layer whose attention is drawn on the molecule, counted from 1. Default: the mean of all.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        InputError: No such layer.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    layers = len(explanation.matrices)
+    if layer is not None:
+        inside = 1 <= layer <= layers
+        require(inside, "explain", "layer", f"lie in 1 to {layers}", layer, "Layers are counted from 1.")
+    shown = explanation.matrices.mean(0) if layer is None else explanation.matrices[layer - 1]
+    figure = Figure(figsize=(5.2 + 2.6 * layers, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    first, *others = figure.subplots(1, 1 + layers, width_ratios=[2.0] + [1.0] * layers)
+    _draw_molecule(first, explanation, shown)
+    values = ", ".join(f"{value:.3g}" for value in explanation.prediction)
+    of = "mean of all layers" if layer is None else f"layer {layer}"
+    first.set_title(f"{explanation.smiles}\nprediction {values}; attention: {of}", fontsize=9, wrap=True)
+    for number, (axes, matrix) in enumerate(zip(others, explanation.matrices, strict=True), start=1):
+        _draw_matrix(axes, explanation.atoms, matrix, f"layer {number}")
+    others[0].set_ylabel("query: attends")
+    return figure
+
+
+def _draw_matrix(axes: Any, atoms: list[str], matrix: Tensor, title: str) -> None:
+    axes.imshow(matrix.numpy(), cmap="Blues", vmin=0.0)
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("key: is attended to")
+    names = [f"{symbol}{number}" for number, symbol in enumerate(atoms)] if len(atoms) <= 30 else []
+    axes.set_xticks(range(len(names)), names, fontsize=6, rotation=90)
+    axes.set_yticks(range(len(names)), names, fontsize=6)
+
+
+def _draw_molecule(axes: Any, explanation: Explanation, matrix: Tensor) -> None:
+    """Bonds in grey, the strongest pairs as thin blue lines, atoms coloured by the attention that they receive."""
+    molecule = rdkit_module("Chem").MolFromSmiles(explanation.smiles)
+    rdkit_module("rdDepictor").Compute2DCoords(molecule)
+    place = molecule.GetConformer().GetPositions()[:, :2]
+    for bond in molecule.GetBonds():
+        ends = place[[bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()]]
+        width = 5.0 * bond.GetBondTypeAsDouble()
+        axes.plot(*ends.T, color="0.82", linewidth=width, zorder=1, solid_capstyle="round")
+    pair = torch.triu(matrix + matrix.T, diagonal=1)
+    strength, order = pair.flatten().sort(descending=True)
+    for share, index in zip(strength / strength[0].clamp(min=1e-12), order[: len(explanation.atoms)], strict=False):
+        if share > 0:  # as many pairs as atoms: more would hide the molecule
+            ends = place[list(divmod(int(index), len(explanation.atoms)))]
+            axes.plot(*ends.T, color="tab:blue", alpha=0.2 + 0.6 * float(share), linewidth=1.5, zorder=2)
+    received = matrix.sum(0).numpy()
+    span = max(abs(received - 1.0).max(), 0.05)
+    how = {"cmap": "PuOr_r", "vmin": 1.0 - span, "vmax": 1.0 + span, "s": 240, "edgecolors": "0.4", "zorder": 3}
+    dots = axes.scatter(*place.T, c=received, **how)
+    for (x, y), symbol in zip(place, explanation.atoms, strict=True):
+        axes.text(x, y, symbol, ha="center", va="center", fontsize=8, zorder=4)
+    axes.figure.colorbar(dots, ax=axes, location="bottom", shrink=0.6, label="attention received (1: an even share)")
+    axes.set_aspect("equal")
+    axes.margins(0.1)
+    axes.axis("off")

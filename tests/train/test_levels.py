@@ -1,0 +1,169 @@
+"""Training on nodes, links and classes: what is asked of each batch, and that a run learns, resumes and measures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from graphformer._errors import InputError, MissingPackageError
+from graphformer.data.task import Task
+from graphformer.graphs import Features
+from graphformer.models.config import GraphTransformerConfig
+from graphformer.train import TrainConfig, evaluate, resume, train
+from graphformer.train.loaders import training_loader
+from graphformer.train.prepare import prepare
+from graphformer.train.record import Record
+
+NODES = 60
+
+
+def two_villages(seed: int = 0) -> tuple[Data, torch.Tensor]:
+    """Nodes of two kinds that mostly know their own kind; what they carry tells little."""
+    draw = torch.Generator().manual_seed(seed)
+    kind = torch.arange(NODES) % 2
+    alike = kind.unsqueeze(0) == kind.unsqueeze(1)
+    chance = torch.where(alike, 0.2, 0.01)
+    upper = torch.triu(torch.rand(NODES, NODES, generator=draw) < chance, diagonal=1)
+    pairs = upper.nonzero().T
+    x = torch.randn(NODES, 4, generator=draw) + kind.unsqueeze(1)
+    return Data(x=x, edge_index=torch.cat((pairs, pairs.flip(0)), dim=1)), kind
+
+
+def asking(data: Data, **what: torch.Tensor) -> Data:
+    out = Data(x=data.x, edge_index=data.edge_index)
+    out.update(what)
+    return out
+
+
+def accuracy(y_true, y_pred):
+    return float((y_pred.argmax(1) == y_true.squeeze(1)).float().mean())
+
+
+def ranked(y_true, y_pred):
+    """The chance that a link is judged above a pair that is none."""
+    links, others = y_pred[y_true == 1], y_pred[y_true == 0]
+    return float((links.unsqueeze(0) > others.unsqueeze(1)).float().mean())
+
+
+def node_task() -> Task:
+    data, kind = two_villages()
+    places = {"train": torch.arange(0, 20), "valid": torch.arange(20, 40), "test": torch.arange(40, NODES)}
+    splits = {split: [asking(data, target_index=ids, y=kind[ids].unsqueeze(1))] for split, ids in places.items()}
+    kinds = {"level": "node", "task_type": "multiclass classification", "num_tasks": 1, "num_outputs": 2}
+    how = {"measure": accuracy, "metric": "acc", "higher_is_better": True}
+    return Task("villages", features=Features((), 4), **how, **kinds, **splits)
+
+
+def link_task() -> Task:
+    data, kind = two_villages()
+    links = data.edge_index[:, data.edge_index[0] < data.edge_index[1]]
+    other = torch.stack((torch.arange(0, 20, 2), torch.arange(1, 21, 2)))
+    judged = torch.cat((links[:, :10], other), dim=1)
+    y = torch.cat((torch.ones(10, 1), torch.zeros(10, 1)))
+    splits = {
+        "train": [asking(data, pair_index=links)],
+        "valid": [asking(data, pair_index=judged, y=y)],
+        "test": [asking(data, pair_index=judged, y=y)],
+    }
+    kinds = {"level": "link", "task_type": "link prediction", "num_tasks": 1, "num_outputs": 1}
+    how = {"measure": ranked, "metric": "auc", "higher_is_better": True}
+    return Task("links", features=Features((), 4), **how, **kinds, **splits)
+
+
+@pytest.fixture
+def quick(tmp_path) -> TrainConfig:
+    model = GraphTransformerConfig(channels=16, layers=2, heads=2, walk_steps=0, dropout=0.1)
+    return TrainConfig(epochs=20, batch_size=32, learning_rate=1e-2, seed=1, folder=str(tmp_path / "run"), model=model)
+
+
+@pytest.mark.parametrize(("make", "least"), [(node_task, 0.9), (link_task, 0.8)])
+def test_nodes_and_links_are_learnt(make, least, quick, monkeypatch):
+    task = make()
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
+    result = train(quick)
+    assert result.test >= least
+    assert result.baseline is None
+    measured = evaluate(quick.folder)
+    assert (measured.value, measured.rows) == (result.test, 20)
+
+
+@pytest.mark.parametrize("make", [node_task, link_task])
+def test_a_resumed_run_ends_as_one_in_one_go(make, quick, monkeypatch, tmp_path):
+    task = make()
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
+    short = replace(quick, epochs=4)
+    whole = train(short)
+    write = Record.write_rows
+
+    def interrupt(record):
+        write(record)
+        if len(record.rows) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Record, "write_rows", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(short, folder=str(tmp_path / "cut")))
+    monkeypatch.setattr(Record, "write_rows", write)
+    resumed = resume(tmp_path / "cut")
+    assert (resumed.test, resumed.valid, resumed.best_epoch) == (whole.test, whole.valid, whole.best_epoch)
+
+
+def test_parts_of_one_graph_are_prepared_once(quick):
+    task = node_task()
+    prepared = prepare({split: getattr(task, split) for split in ("train", "valid", "test")}, quick)
+    graphs = {split: part[0] for split, part in prepared.items()}
+    assert graphs["train"].attention_graph is graphs["valid"].attention_graph is graphs["test"].attention_graph
+    assert graphs["valid"].target_index.tolist() == list(range(20, 40))
+    assert "pair_index" not in graphs["test"]
+
+
+def test_links_meet_as_many_random_pairs(quick):
+    graphs = prepare({"train": link_task().train}, quick)["train"]
+    loader = training_loader(graphs, "link", replace(quick, negatives="targets"))
+    seen = list(loader)
+    links = graphs[0].pair_index
+    assert sum(len(batch.y) for batch in seen) == 2 * links.shape[1]
+    positive = torch.cat([batch.pair_index[:, batch.y[:, 0] == 1] for batch in seen], dim=1)
+    assert {tuple(pair) for pair in positive.T.tolist()} == {tuple(pair) for pair in links.T.tolist()}
+    for batch in seen:
+        half = len(batch.y) // 2
+        assert torch.equal(batch.pair_index[0, :half], batch.pair_index[0, half:])
+        assert batch.pair_index.max() < NODES
+    again = list(training_loader(graphs, "link", replace(quick, negatives="targets")))
+    assert all(torch.equal(one.pair_index, two.pair_index) for one, two in zip(seen, again, strict=True))
+    loader.sampler.set_epoch(1)
+    assert not torch.equal(next(iter(loader)).pair_index, seen[0].pair_index)
+
+
+def test_one_graph_is_for_one_device(quick):
+    from graphformer.train.loaders import Share
+
+    graphs = prepare({"train": node_task().train}, quick)["train"]
+    with pytest.raises(InputError, match="train: devices must be 1 where one graph holds all parts; got 2"):
+        training_loader(graphs, "node", quick, Share(0, 2))
+
+
+def test_neighbourhoods_are_drawn_where_pyg_can(quick, monkeypatch):
+    task = node_task()
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
+    config = replace(quick, neighbors=(5, 5), batch_size=8)
+    from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
+
+    if WITH_PYG_LIB or WITH_TORCH_SPARSE:
+        assert train(config).test >= 0.8
+    else:
+        with pytest.raises(MissingPackageError, match="train: neighbors need PyG's neighbour sampling; got .*pyg-lib"):
+            train(config)
+
+
+def test_patience_ends_a_run(quick, monkeypatch):
+    task = node_task()
+    constant = replace(task, measure=lambda y_true, y_pred: 0.5)
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: constant)
+    train(replace(quick, patience=3))
+    rows = Path(quick.folder, "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 1 + 3  # the names, the best epoch, and three no better
