@@ -17,6 +17,10 @@ def require_hybrid(config: Any, where: str, divides: bool = True) -> None:
 
     Raises:
         InputError: A value is of the wrong kind or out of range.
+
+    Example:
+        >>> from graphformer.models.config import GPSConfig
+        >>> require_hybrid(GPSConfig(channels=32), "GPSConfig")
     """
     for name in ("channels", "layers", "heads", "walk_channels", "laplacian_channels"):
         require_count(getattr(config, name), where, name)
