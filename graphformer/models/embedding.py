@@ -39,7 +39,8 @@ class JoinedEmbedding(torch.nn.Module):
         >>> from torch_geometric.data import Data
         >>> from graphformer.models.config import GPSConfig
         >>> embedding = JoinedEmbedding(GPSConfig(channels=8, walk_steps=2, walk_channels=3), Features((5,)), "GPS")
-        >>> embedding(Data(x=torch.zeros(4, 1).long(), random_walk=torch.zeros(4, 2))).shape
+        >>> data = Data(x=torch.zeros(4, 1).long(), edge_index=torch.empty(2, 0).long(), random_walk=torch.zeros(4, 2))
+        >>> embedding(data).shape
         torch.Size([4, 8])
 
     References:
