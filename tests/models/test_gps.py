@@ -124,6 +124,7 @@ def test_refuses_samples_that_passed_no_transform(missing):
     ("settings", "message"),
     [
         ({"channels": 62}, "channels must be a multiple of heads = 4; got 62"),
+        ({"channels": 62, "head_channels": 8, "conv": "gat"}, "channels must be a multiple of heads = 4; got 62"),
         ({"head_channels": -1}, "head_channels must not be negative; got -1. Pass 0 for channels / heads"),
         ({"walk_channels": 64}, "channels must exceed the encodings' 64; got 64. Lower walk_channels or"),
         ({"laplacian": 3, "laplacian_channels": 48}, "channels must exceed the encodings' 64; got 64"),

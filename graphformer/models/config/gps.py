@@ -14,7 +14,7 @@ class GPSConfig:
     """The settings of :class:`~graphformer.models.GPS`; the defaults are those published for ogbg-molhiv.
 
     Args:
-        channels: Width of the nodes, a multiple of `heads` unless `head_channels` is given.
+        channels: Width of the nodes, a multiple of `heads` unless `head_channels` is given; with "gat" always.
         layers: Number of layers.
         heads: Number of attention heads.
         head_channels: Width of a head; 0: channels / heads.
@@ -57,7 +57,7 @@ class GPSConfig:
     def __post_init__(self) -> None:
         where = "GPSConfig"
         require_count(self.head_channels, where, "head_channels", "Pass 0 for channels / heads.", minimum=0)
-        require_hybrid(self, where, divides=self.head_channels == 0)
+        require_hybrid(self, where, divides=self.head_channels == 0 or self.conv == "gat")
         require_probability(self.attention_dropout, where, "attention_dropout")
         given = self.pattern
         require(isinstance(given, str), where, "pattern", "be a str", repr(given), "Write it as text.")
