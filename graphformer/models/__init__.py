@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Exphormer": "exphormer",
     "ExphormerConfig": "config",
+    "GAT": "gat",
+    "GATConfig": "config",
     "GPS": "gps",
     "GPSConfig": "config",
     "GRIT": "grit",

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphformer._checks import require_choice
 from graphformer.models.config.exphormer import ExphormerConfig
+from graphformer.models.config.gat import GATConfig
 from graphformer.models.config.gps import GPSConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 from graphformer.models.config.graphormer import GraphormerConfig
@@ -18,6 +19,7 @@ MODELS: dict[str, type] = {
     "graphormer": GraphormerConfig,
     "grit": GRITConfig,
     "gt": GTConfig,
+    "gat": GATConfig,
     "gps": GPSConfig,
     "exphormer": ExphormerConfig,
     "mpnn": MPNNConfig,
