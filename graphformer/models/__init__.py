@@ -25,6 +25,8 @@ _HOME = {
     "GRITConfig": "config",
     "GT": "gt",
     "GTConfig": "config",
+    "GatedTransformer": "gated_transformer",
+    "GatedTransformerConfig": "config",
     "GraphTransformer": "graph_transformer",
     "GraphTransformerConfig": "config",
     "Graphormer": "graphormer",

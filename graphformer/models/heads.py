@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.nn import Dropout, Linear, Module, ReLU, Sequential
+from torch.nn import Linear, Module, ReLU, Sequential
 from torch.nn.functional import pad
 from torch_geometric.utils import scatter
 
 from graphformer._checks import refuse, require_choice, require_count
+from graphformer.nn.dropout import Dropout
 
 LEVELS = ("graph", "node", "link")
 Level = Literal["graph", "node", "link"]

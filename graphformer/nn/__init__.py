@@ -11,6 +11,7 @@ _HOME = {
     "ContentAttention": "content_attention",
     "Conversion": "conversion",
     "DegreeScaler": "degree",
+    "Dropout": "dropout",
     "EdgeEncoder": "features",
     "FeedForward": "feed_forward",
     "GATConv": "conv.gat_conv",

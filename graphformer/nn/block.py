@@ -12,6 +12,7 @@ from graphformer._checks import refuse, require_choice, require_count, require_p
 from graphformer.graphs import AttentionGraph
 from graphformer.nn.attention import GraphAttention
 from graphformer.nn.degree import DegreeScaler
+from graphformer.nn.dropout import Dropout
 from graphformer.nn.feed_forward import FeedForward
 
 
@@ -90,7 +91,7 @@ class TransformerBlock(torch.nn.Module):
         self.feed_forward = FeedForward(channels, feed_forward * channels, activation=activation, dropout=dropout)
         self.attention_norm = make_norm(norm, channels)
         self.feed_forward_norm = make_norm(norm, channels)
-        self.dropout = torch.nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, Linear
+from torch.nn import Linear
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.norm import BatchNorm
 
 from graphformer._checks import require_count, require_probability
+from graphformer.nn.dropout import Dropout
 
 _EPSILON = 1e-6  # in the divisor, for nodes that hear nothing
 

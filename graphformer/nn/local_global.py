@@ -8,12 +8,13 @@ from typing import Any
 import torch
 import torch_geometric.nn
 from torch import Tensor
-from torch.nn import Dropout, Linear, ReLU, Sequential
+from torch.nn import Linear, ReLU, Sequential
 from torch_geometric.nn.conv import GCNConv, GINConv, GINEConv, MessagePassing
 from torch_geometric.nn.norm import BatchNorm
 
 from graphformer._checks import refuse
 from graphformer.nn.conv.gat_conv import GATConv
+from graphformer.nn.dropout import Dropout
 from graphformer.nn.feed_forward import FeedForward
 from graphformer.nn.gated_gcn import GatedGCN
 

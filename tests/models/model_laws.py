@@ -24,6 +24,7 @@ def small(kind, **settings):
     """A model's settings with two narrow layers and no dropout, so far as it has such settings."""
     names = {field.name for field in dataclasses.fields(kind)}
     default = {"channels": 32, "layers": 2, "heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
+    default |= {"edge_columns": (), "edge_counts": ()}  # the laws are tried on several kinds of edge features
     return kind(**{name: value for name, value in (default | settings).items() if name in names})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from graphformer._checks import require_choice
 from graphformer.models.config.exphormer import ExphormerConfig
 from graphformer.models.config.gat import GATConfig
+from graphformer.models.config.gated_transformer import GatedTransformerConfig
 from graphformer.models.config.gps import GPSConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 from graphformer.models.config.graphormer import GraphormerConfig
@@ -20,6 +21,7 @@ MODELS: dict[str, type] = {
     "grit": GRITConfig,
     "gt": GTConfig,
     "gat": GATConfig,
+    "gated_transformer": GatedTransformerConfig,
     "gps": GPSConfig,
     "exphormer": ExphormerConfig,
     "mpnn": MPNNConfig,
