@@ -17,7 +17,7 @@ from graphformer import patterns
 from graphformer._checks import refuse
 from graphformer.graphs import Features
 from graphformer.models.config import GraphTransformerConfig
-from graphformer.models.heads import Head, Level, members
+from graphformer.models.heads import Head, Level, members, require_edges
 from graphformer.models.virtual_node import StateUpdate
 from graphformer.nn.block import TransformerBlock
 from graphformer.nn.encodings import LaplacianEncoding, RandomWalkEncoding
@@ -145,10 +145,7 @@ class GraphTransformer(torch.nn.Module):
             InputError: Something that the settings ask for is missing, or a category is out of range.
         """
         graph = _stored(batch, "attention_graph")
-        if getattr(batch, "edge_index", None) is None:
-            refuse(
-                _WHERE, "batch", "carry edge_index", None, "Give edges; torch.empty(2, 0).long() where there are none."
-            )
+        require_edges(batch, _WHERE)
         member, num_graphs = members(batch)
         x = self._embed(batch, member, num_graphs)
         edge_attr = edge_vectors(batch, self.features, x.dtype) if self.reads_edges else None

@@ -5,6 +5,8 @@ from importlib import import_module
 _HOME = {
     "AddLaplacianEigenvectors": "structure",
     "AddRandomWalk": "structure",
+    "AddRelativeRandomWalk": "paths",
+    "AddShortestPaths": "paths",
     "AttentionalAggregation": "aggr.attentional",
     "ContentAttention": "content_attention",
     "Conversion": "conversion",
@@ -14,9 +16,11 @@ _HOME = {
     "FeedForward": "feed_forward",
     "GATConv": "conv.gat_conv",
     "GATv2Conv": "conv.gatv2_conv",
+    "GatedGCN": "gated_gcn",
     "GPSConv": "conv.gps_conv",
     "GraphAttention": "attention",
     "LaplacianEncoding": "encodings",
+    "LaplacianSetEncoding": "encodings",
     "LearnedClusters": "learned_clusters",
     "LearnedEncoding": "encodings",
     "MultiheadAttention": "multihead_attention",
@@ -31,9 +35,12 @@ _HOME = {
     "convert": "conversion",
     "edge_vectors": "features",
     "laplacian_eigenvectors": "structure",
+    "laplacian_spectrum": "structure",
     "positions": "encodings",
     "random_walk_probabilities": "structure",
+    "relative_random_walk": "paths",
     "scaled_dot_product_attention": "functional",
+    "shortest_paths": "paths",
 }
 __all__ = sorted(_HOME)
 

@@ -98,14 +98,11 @@ class NodeEncoder(_Encoder):
 
 
 class EdgeEncoder(_Encoder):
-    """Edges as vectors, as :class:`NodeEncoder` makes them of nodes. For edges that carry nothing use none.
+    """Edges as vectors, as :class:`NodeEncoder` makes them of nodes; edges that carry nothing are one learned vector.
 
     Args:
         features: What the edges carry.
         channels: Width of the vectors.
-
-    Raises:
-        InputError: The edges carry nothing.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -115,12 +112,14 @@ class EdgeEncoder(_Encoder):
     """
 
     def __init__(self, features: Features, channels: int) -> None:
-        carries = features.edge_width > 0
-        require(carries, "EdgeEncoder", "features", "have edge features", features, "Leave the encoder out.")
-        super().__init__(features, features.edge_categories, features.edge_channels, channels)
+        self.carries_nothing = features.edge_width == 0
+        categories = (1,) if self.carries_nothing else features.edge_categories
+        super().__init__(features, categories, features.edge_channels, channels)
 
     def forward(self, batch: Any) -> Tensor:
         """Map a batch's edges to vectors; shape `[E, channels]`. Errors as :class:`NodeEncoder`'s."""
+        if self.carries_nothing:
+            return self.embeddings[0].weight.expand(batch.edge_index.shape[1], -1)
         return self._sum(*_read(batch, "edge_attr", self.features.edge_categories, self.features.edge_channels))
 
 
