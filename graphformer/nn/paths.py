@@ -7,7 +7,7 @@ ascending. Memory is O(N^2) a graph, as that of any pattern that joins all pairs
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch_geometric.transforms import BaseTransform
 
 from graphformer._checks import require_count
 from graphformer.nn.structure import _adjacency, _check_edges, _edges
+
+_TOLD_AT_ONCE = 1 << 25  # triples of query, edge and key that are asked about at a time
 
 
 class ShortestPaths(NamedTuple):
@@ -70,18 +72,14 @@ def shortest_paths(edge_index: Tensor, num_nodes: int, max_hops: int) -> Shortes
     require_count(max_hops, where, "max_hops", "Pass 0 to list no edges.", minimum=0)
     edge_index = _check_edges(edge_index, num_nodes, where)
     hops, number = _count_paths(edge_index, num_nodes)
-    source, target = edge_index.cpu().numpy()
     pairs, steps, shares = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    for place in range(max_hops):
-        # The path from key to query passes source -> target where the rest on both sides is shortest too.
-        query, edge = ((hops[:, target] == place) & (hops[:, source] == place + 1)).nonzero()
-        before = hops[source[edge]]
-        entry, key = ((before >= 0) & (before + place + 1 == hops[query])).nonzero()
-        query, edge = query[entry], edge[entry]
-        through = number[query, target[edge]] * number[source[edge], key] / number[query, key]
-        pairs.append(query * num_nodes + key)
-        steps.append(edge * max_hops + place)
-        shares.append(through / np.minimum(hops[query, key], max_hops))
+    block = max(_TOLD_AT_ONCE // max(edge_index.shape[1] * num_nodes, 1), 1)
+    for start in range(0, num_nodes, block):
+        for place in range(max_hops):
+            query, key, edge, share = _steps(slice(start, start + block), place, edge_index.cpu().numpy(), hops, number)
+            pairs.append(query * num_nodes + key)
+            steps.append(edge * max_hops + place)
+            shares.append(share / np.minimum(hops[query, key], max_hops))
     pair = np.concatenate(pairs)
     order = pair.argsort(kind="stable")
     count = np.bincount(pair, minlength=num_nodes * num_nodes).astype(np.int32)
@@ -192,3 +190,20 @@ def _count_paths(edge_index: Tensor, num_nodes: int) -> tuple[np.ndarray, np.nda
         hops[front > 0] = length
         number = number + front
     return hops, number
+
+
+def _steps(queries: slice, place: int, edge_index: np.ndarray, hops: np.ndarray, number: np.ndarray) -> Any:
+    """The place-th edges from the end of the shortest paths to some queries.
+
+    Returns:
+        (query, key, edge, share of the pair's paths that take the edge), `[L]` each.
+    """
+    source, target = edge_index
+    # The path from key to query takes source -> target where the rest on both sides is shortest too.
+    query, edge = ((hops[queries][:, target] == place) & (hops[queries][:, source] == place + 1)).nonzero()
+    query = query + queries.start
+    before = hops[source[edge]]
+    entry, key = ((before >= 0) & (before + place + 1 == hops[query])).nonzero()
+    query, edge = query[entry], edge[entry]
+    share = number[query, target[edge]] * number[source[edge], key] / number[query, key]
+    return query, key, edge, share

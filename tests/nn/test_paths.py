@@ -9,6 +9,7 @@ from torch_geometric.utils import from_networkx
 
 from graphformer import GraphformerError
 from graphformer.nn import AddRelativeRandomWalk, AddShortestPaths, relative_random_walk, shortest_paths
+from graphformer.nn import paths as paths_module
 
 EMPTY = torch.empty(2, 0, dtype=torch.int64)
 GRAPHS = {
@@ -54,7 +55,9 @@ def listed(edge_index, num_nodes, max_hops):
 
 @GRAPH
 @pytest.mark.parametrize("max_hops", [0, 1, 2, 20])
-def test_paths_are_networkx(graph, max_hops):
+@pytest.mark.parametrize("at_once", [1, 200, 1 << 25])
+def test_paths_are_networkx(graph, max_hops, at_once, monkeypatch):
+    monkeypatch.setattr(paths_module, "_TOLD_AT_ONCE", at_once)
     edge_index, num_nodes = edges_of(graph)
     paths = shortest_paths(edge_index, num_nodes, max_hops)
     lengths = dict(nx.all_pairs_shortest_path_length(nx.DiGraph(edge_index.t().tolist())))
