@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, Embedding, LayerNorm, Linear, ModuleList, Parameter
+from torch.nn import Embedding, LayerNorm, Linear, ModuleList, Parameter
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform, Compose
 
@@ -15,6 +15,7 @@ from graphformer.graphs import AttentionGraph, Features, attach
 from graphformer.kernels import attend
 from graphformer.models.config import GraphormerConfig
 from graphformer.models.heads import Head, Level, members, starts_of, stored
+from graphformer.nn.dropout import Dropout
 from graphformer.nn.features import EdgeEncoder, NodeEncoder
 from graphformer.nn.feed_forward import FeedForward
 from graphformer.nn.paths import AddShortestPaths

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, Linear, ModuleList, Parameter
+from torch.nn import Linear, ModuleList, Parameter
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
@@ -17,6 +17,7 @@ from graphformer.models.config import GTConfig
 from graphformer.models.heads import Head, Level, members, stored
 from graphformer.nn.block import make_norm
 from graphformer.nn.encodings import LaplacianEncoding
+from graphformer.nn.dropout import Dropout
 from graphformer.nn.features import EdgeEncoder, NodeEncoder
 from graphformer.nn.feed_forward import FeedForward
 from graphformer.nn.structure import AddLaplacianEigenvectors
