@@ -16,8 +16,8 @@ from graphformer.kernels import attend
 from graphformer.models.config import GTConfig
 from graphformer.models.heads import Head, Level, members, stored
 from graphformer.nn.block import make_norm
-from graphformer.nn.encodings import LaplacianEncoding
 from graphformer.nn.dropout import Dropout
+from graphformer.nn.encodings import LaplacianEncoding
 from graphformer.nn.features import EdgeEncoder, NodeEncoder
 from graphformer.nn.feed_forward import FeedForward
 from graphformer.nn.structure import AddLaplacianEigenvectors

@@ -144,9 +144,7 @@ def test_what_one_graph_cannot_be_trained_with_leaves_no_folder(quick, monkeypat
     monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
     with pytest.raises(InputError, match="train: devices must be 1 where one graph holds all parts; got 2"):
         train(replace(quick, devices=2))
-    with pytest.raises(
-        InputError, match=r"train: neighbors must be empty but for the nodes of one big graph; got"
-    ):
+    with pytest.raises(InputError, match=r"train: neighbors must be empty but for the nodes of one big graph; got"):
         train(replace(quick, neighbors=(3,)))
     assert not Path(quick.folder).exists()
 
