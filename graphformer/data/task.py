@@ -22,13 +22,15 @@ TaskType = Literal[
 class Task:
     """What is predicted, from which graphs, and how it is measured.
 
-    Each of `train`, `valid` and `test` is a sequence of graphs. Where one graph holds all three parts (ogbn-*, ogbl-*,
+    Each of `train`, `valid` and `test` is a sequence of graphs; a long one may make a graph anew whenever it is asked
+    for, so that what is written to it is lost. Where one graph holds all three parts (ogbn-*, ogbl-*,
     Planetoid) each sequence has one `Data`; the three share their tensors and differ in what is asked of them:
 
     * level "graph": `y` has one row a graph;
     * level "node": `y` has one row for each entry of `target_index` [T] int64; without it, one a node;
     * level "link": `y` has one row a column of `pair_index` [2, P] int64, 1 for a link and 0 for none. Training graphs
-      hold the links only; what is no link is drawn in training.
+      hold the links only; what is no link is drawn in training. Elsewhere all links come first, and under "mrr" the
+      rivals of the first link follow, then those of the second, as many for each.
 
     `x`, `edge_attr` and their categories are as :class:`~graphformer.graphs.Features` says; `edge_index` [2, e]
     holds both directions of an undirected edge.
@@ -74,7 +76,8 @@ class Task:
             y_true: Labels, as `y` of the split's graphs, stacked.
             y_pred: Predictions with as many rows. Regression: values `[*, num_tasks]`. Binary classification: any
                 increasing score, `[*, num_tasks]`. Multiclass classification: scores `[*, num_outputs]`. Subtokens:
-                words `[*, length]` int64. Links: scores `[P, 1]`.
+                words `[*, length]` int64; -1 says nothing, `num_outputs` and above say a word that is not in the
+                vocabulary, which is wrong always. Links: scores `[P, 1]`.
 
         Raises:
             InputError: The numbers of rows differ, or the shapes are not those above.

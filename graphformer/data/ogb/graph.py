@@ -1,0 +1,61 @@
+"""ogbg-mol* and ogbg-ppa: a label, or several, for each graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphformer.data.molecule import molecule_features
+from graphformer.data.ogb.measures import as_they_are, chosen_class, official_measure
+from graphformer.data.ogb.reading import Release, labels_of, require_ids, require_whole
+from graphformer.data.task import Task
+from graphformer.graphs.features import Features
+
+_PPA = Features(edge_channels=7)  # a protein carries nothing, an association seven strengths
+
+
+def load_graphs(release: Release) -> Task:
+    """The molecules of ogbg-mol*, with float labels and NaN where one is missing, or the associations of ogbg-ppa."""
+    layout, dataset = release.layout, release.dataset
+    multiclass = dataset.task_type == "multiclass classification"
+    features = _PPA if layout.name == "ogbg-ppa" else molecule_features()
+    y = labels_of(release, dataset._data.y)
+    parts = {
+        part: [_graph(dataset, i, y, features) for i in split_ids(release, part).tolist()] for part in release.split
+    }
+    return Task(
+        name=layout.name,
+        level="graph",
+        train=parts["train"],
+        valid=parts["valid"],
+        test=parts["test"],
+        task_type=dataset.task_type,
+        num_tasks=dataset.num_tasks,
+        num_outputs=dataset.num_classes if multiclass else dataset.num_tasks,
+        metric=dataset.eval_metric,
+        higher_is_better=dataset.eval_metric != "rmse",
+        features=features,
+        measure=official_measure(layout, chosen_class if multiclass else as_they_are),
+    )
+
+
+def split_ids(release: Release, part: str) -> Tensor:
+    """The ids of a part's graphs.
+
+    Raises:
+        DataError: There is no graph of such an id.
+    """
+    ids = release.split[part]
+    require_ids(ids, len(release.dataset), release.layout.name, "the split's graph ids")
+    return ids
+
+
+def _graph(dataset: Any, i: int, y: Tensor, features: Features) -> Data:
+    graph = dataset[i]
+    require_whole(graph, dataset.name)
+    graph.y = y[i : i + 1]
+    if features.edge_channels:
+        graph.edge_attr = graph.edge_attr.float()
+    return graph
