@@ -37,9 +37,9 @@ def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = F
 
     Args:
         name: "logp", the embedded set that is made in memory; a set of OGB such as "ogbg-molesol", "ogbn-arxiv" or
-            "ogbl-ddi" (:func:`names` lists them); or a set of PyG: "cora", "citeseer", "pubmed", "zinc", "pascalvoc-sp",
-            "coco-sp", "peptides-func", "peptides-struct", and "tu-" with any name of the TUDataset collection, such as
-            "tu-mutag".
+            "ogbl-ddi" (:func:`names` lists them); or a set of PyG: "cora", "citeseer", "pubmed", "zinc",
+            "pascalvoc-sp", "coco-sp", "peptides-func", "peptides-struct", and "tu-" with any name of the TUDataset
+            collection, such as "tu-mutag".
         root: Folder of the data sets on disk. Default as ogb's: "dataset". Not used for "logp".
         download: Fetch the data if they are not below `root`. Default False: nothing is ever fetched unasked.
 

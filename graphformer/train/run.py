@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +13,11 @@ from graphformer._errors import RunError
 from graphformer.data import from_smiles_list, load
 from graphformer.data.task import Task
 from graphformer.models import transform
+from graphformer.models.config.forest import ForestConfig
 from graphformer.train.config import TrainConfig
 from graphformer.train.fit import fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
+from graphformer.train.forest import fit_forest, task_fingerprints
 from graphformer.train.prepare import prepare
 from graphformer.train.results import RunResult, SeedsResult
 
@@ -57,7 +59,8 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
         DataError: The data set cannot be had.
         KeyboardInterrupt: Ctrl-C; its message says how to go on.
     """
-    transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
+    if not isinstance(config.model, ForestConfig):
+        transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
     task = load(config.dataset, config.root, config.download)
     return _run(config, task, RunFolder.create(config))
 
@@ -133,10 +136,9 @@ def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) 
 
 def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | SeedsResult:
     try:
-        with quiet():
-            splits = prepare({split: getattr(task, split) for split in SPLITS}, config)
+        fit_one = _fitting(config, task)
         if config.seeds == 1:
-            return fit(config, task, splits, folder)
+            return fit_one(config, folder)
         results = []
         for seed in range(config.seed, config.seed + config.seeds):
             path = folder.path / f"seed-{seed}"
@@ -145,8 +147,18 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | Seed
                 results.append(RunResult.read(member.result))
                 continue
             one = replace(config, seed=seed, seeds=1, folder=str(path))
-            results.append(fit(one, task, splits, member if member.config.exists() else RunFolder.create(one)))
+            results.append(fit_one(one, member if member.config.exists() else RunFolder.create(one)))
         return SeedsResult.write(folder, results)
     except KeyboardInterrupt as interrupt:
         how = f"graphformer train --resume {shlex.quote(str(folder.path))}"
         raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; go on with: {how}") from None
+
+
+def _fitting(config: TrainConfig, task: Task) -> Callable[[TrainConfig, RunFolder], RunResult]:
+    """What fits the model once; what all seeds share is made here."""
+    if isinstance(config.model, ForestConfig):
+        prints = task_fingerprints(task, config.model)
+        return lambda one, folder: fit_forest(one, task, prints, folder)
+    with quiet():
+        splits = prepare({split: getattr(task, split) for split in SPLITS}, config)
+    return lambda one, folder: fit(one, task, splits, folder)

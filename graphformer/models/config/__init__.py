@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from graphformer._checks import require_choice
+from graphformer.models.config.forest import ForestConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 
 MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig}
+KNOWN: dict[str, type] = {**MODELS, "forest": ForestConfig}  # the forest is no network: nothing builds it
 
 
 def config_class(name: Any) -> type:
@@ -20,8 +22,8 @@ def config_class(name: Any) -> type:
         >>> config_class("graph_transformer").__name__
         'GraphTransformerConfig'
     """
-    require_choice(name, list(MODELS), "model", "name")
-    return MODELS[name]
+    require_choice(name, list(KNOWN), "model", "name")
+    return KNOWN[name]
 
 
 def name_of(config: Any) -> str:
@@ -31,4 +33,4 @@ def name_of(config: Any) -> str:
         >>> name_of(GraphTransformerConfig())
         'graph_transformer'
     """
-    return next(name for name, kind in MODELS.items() if kind is type(config))
+    return next(name for name, kind in KNOWN.items() if kind is type(config))
