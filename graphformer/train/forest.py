@@ -50,8 +50,8 @@ def fingerprints(smiles: Sequence[str], config: ForestConfig) -> np.ndarray:
     return out
 
 
-def task_fingerprints(task: Task, config: ForestConfig) -> dict[str, np.ndarray]:
-    """The fingerprints of a task's parts; see :func:`fingerprints`.
+def require_molecules(task: Task) -> None:
+    """Refuse a task that no forest on fingerprints can learn.
 
     Raises:
         DataError: The task has no SMILES, or labels of another kind than numbers and yes or no.
@@ -60,6 +60,11 @@ def task_fingerprints(task: Task, config: ForestConfig) -> dict[str, np.ndarray]
         got = f"{task.name}, which has {'no SMILES' if task.smiles is None else task.task_type}"
         remedy = "Choose a set of molecules with numbers or yes and no as labels, such as ogbg-molesol, or a network."
         refuse("train", "dataset", "be one that a forest on fingerprints can learn", got, remedy, DataError)
+
+
+def task_fingerprints(task: Task, config: ForestConfig) -> dict[str, np.ndarray]:
+    """The fingerprints of the parts of a task that has SMILES; see :func:`fingerprints`."""
+    assert task.smiles is not None
     return {part: fingerprints(task.smiles(part), config) for part in ("train", "valid", "test")}
 
 

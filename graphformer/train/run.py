@@ -15,9 +15,10 @@ from graphformer.data.task import Task
 from graphformer.models import transform
 from graphformer.models.config.forest import ForestConfig
 from graphformer.train.config import TrainConfig
+from graphformer.train.exported import open_module
 from graphformer.train.fit import fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
-from graphformer.train.forest import fit_forest, task_fingerprints
+from graphformer.train.forest import fit_forest, require_molecules, task_fingerprints
 from graphformer.train.prepare import prepare
 from graphformer.train.results import RunResult, SeedsResult
 
@@ -62,6 +63,8 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
     if not isinstance(config.model, ForestConfig):
         transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
     task = load(config.dataset, config.root, config.download)
+    if isinstance(config.model, ForestConfig):
+        require_molecules(task)
     return _run(config, task, RunFolder.create(config))
 
 
@@ -108,25 +111,32 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
         return Measured(task.name, split, task.metric, measure(module, graphs, task.evaluate), task.level, rows)
 
 
-def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) -> tuple[list[Prediction], list[str]]:
-    """Predictions of a run's best checkpoint for molecules.
+def predict(
+    run: str | Path | None = None,
+    smiles: Sequence[str] = (),
+    skip_invalid: bool = False,
+    *,
+    model: str | None = None,
+) -> tuple[list[Prediction], list[str]]:
+    """Predictions of a run's best checkpoint, or of a trained model that comes with the package, for molecules.
 
     Args:
-        run: The run's folder.
+        run: The run's folder. Either this or `model` is given.
         smiles: The molecules.
         skip_invalid: Leave out those that cannot be read. False (default) raises instead.
+        model: One of `graphformer.train.weights.names()`, or the path of a file that :func:`export` wrote.
 
     Returns:
         The predictions, and one line for each molecule that was left out.
 
     Raises:
+        InputError: A run and a model are given, or none; no model of that name.
         DataError: Some SMILES cannot be read.
-        RunError: No run, or a damaged checkpoint.
+        RunError: No run, or a damaged file.
     """
-    folder = RunFolder.open(run)
     with quiet():
+        module = open_module(run, model, "predict")
         read = from_smiles_list(smiles, skip_invalid=skip_invalid)
-        module = load_module(folder, folder.best)
         if not read.samples:
             return [], read.problems
         values = predictions(module, prepare({"molecules": read.samples}, module.config)["molecules"])
