@@ -29,7 +29,8 @@ def drop_in(quick: bool) -> list[Case]:
         aims = {} if quick else {BOTH: {"pyg-layer": speed}, MEMORY: {"pyg-layer": memory} if memory else {}}
         measures = (BOTH,) if quick else (BOTH, MEMORY)  # each memory is a process of its own
         name = f"{layer}-{case}".lower()
-        out.append(Case("drop-in", name, make, measures, ("native", "pyg-layer"), sizes, aims, oracle="pyg-layer"))
+        providers = ("native", "pyg-layer", *(("linear-maps",) if case == "rmat" else ()))
+        out.append(Case("drop-in", name, make, measures, providers, sizes, aims, oracle="pyg-layer"))
 
     for layer in _CONVOLUTIONS:
         about = f"R-MAT, N={nodes}, E={edges}, 128 -> 8 heads x 16, the same edges at every step"

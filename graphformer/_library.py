@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torch._C._functorch import is_functorch_wrapped_tensor
+
 from graphformer._checks import refuse
-from graphformer._errors import OutOfMemoryError
+from graphformer._errors import OutOfMemoryError, UnsupportedError
 
 _OUT_OF_MEMORY = -2  # kOutOfMemory of graphs/csrc/failure.h
 
@@ -70,5 +72,12 @@ def instruction_set() -> str | None:
 
 
 def address(tensor: Any) -> ctypes.c_void_p:
-    """Where a contiguous tensor's values lie, as an argument of a function of the library; null for None."""
+    """Where a contiguous tensor's values lie, as an argument of a function of the library; null for None.
+
+    Raises:
+        UnsupportedError: The tensor was made inside one of torch.func's transforms, and has no values of its own.
+    """
+    if tensor is not None and is_functorch_wrapped_tensor(tensor):
+        rule, remedy = "be made of tensors from outside torch.func's transforms", "Make it before the transform."
+        refuse("AttentionGraph", "the graph", rule, "one from inside", remedy, UnsupportedError)
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from benchmarks.case import Case, DropIn, Provider, Run, leaves_of
+from benchmarks.case import BOTH, Case, DropIn, Provider, Run, leaves_of
 
 
 def run_of(namespace: Any, inputs: DropIn, backend: str | None = None) -> Run:
@@ -41,5 +42,31 @@ def _prepare(case: Case, inputs: DropIn) -> Run:
     return run_of(torch_geometric.nn, inputs)
 
 
+def _prepare_maps(case: Case, inputs: DropIn) -> Run:
+    """Each linear map of the layer on the nodes, which no layer can do without."""
+    whole = _prepare(case, inputs)
+    nodes = whole.leaves["x"]
+    names = [name.removesuffix(".weight") for name in whole.leaves if name.endswith(".weight")]
+    used = {name: tensor for name, tensor in whole.leaves.items() if name == "x" or name.rpartition(".")[0] in names}
+
+    def maps() -> list[Tensor]:
+        return [linear(nodes, used[f"{name}.weight"], used.get(f"{name}.bias")) for name in names]
+
+    grads = [torch.ones_like(out) for out in maps()]
+
+    def both() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(maps(), list(used.values()), grads)
+
+    return Run(whole.forward, actions={BOTH: both})
+
+
+def _why_no_maps(case: Case, measure: str) -> str:
+    return "" if measure == BOTH else "it is a bound for the time"
+
+
 _ABOUT = "PyG's layer of the same name, with torch-scatter where it is installed"
-PROVIDERS = (Provider("pyg-layer", _ABOUT, lambda case, measure: "", _prepare),)
+_ABOUT_MAPS = "the layer's linear maps of the nodes, forward and backward, and nothing else: a bound"
+PROVIDERS = (
+    Provider("pyg-layer", _ABOUT, lambda case, measure: "", _prepare),
+    Provider("linear-maps", _ABOUT_MAPS, _why_no_maps, _prepare_maps, leaves_out=True),
+)

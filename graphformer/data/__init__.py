@@ -36,10 +36,9 @@ def load(name: str, root: str | os.PathLike[str] = "dataset", download: bool = F
     """A data set with its split and its measure.
 
     Args:
-        name: "logp", the embedded set that is made in memory; a set of OGB such as "ogbg-molesol", "ogbn-arxiv" or
-            "ogbl-ddi" (:func:`names` lists them); or a set of PyG: "cora", "citeseer", "pubmed", "zinc",
-            "pascalvoc-sp", "coco-sp", "peptides-func", "peptides-struct", and "tu-" with any name of the TUDataset
-            collection, such as "tu-mutag".
+        name: "logp", the embedded set that is made in memory, a set of OGB such as "ogbg-molesol", "ogbn-arxiv" or
+            "ogbl-ddi", or one of PyG: "cora", "citeseer", "pubmed", "zinc", "pascalvoc-sp", "coco-sp", "peptides-func",
+            "peptides-struct", and "tu-" with any name of the TUDataset collection, such as "tu-mutag".
         root: Folder of the data sets on disk. Default as ogb's: "dataset". Not used for "logp".
         download: Fetch the data if they are not below `root`. Default False: nothing is ever fetched unasked.
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from graphformer._transforms import keep
 from graphformer.graphs import block_mask, convert, describe, draw, export
-from graphformer.graphs.layout import Layout, expand_rows, make_layout
+from graphformer.graphs.layout import Layout, expand_rows
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.side import Side
 from graphformer.graphs.tiles import Tiles
@@ -91,11 +92,8 @@ class AttentionGraph:
             >>> AttentionGraph.from_edge_index(torch.tensor([[4, 0], [0, 1]]), size=(5, 2))
             AttentionGraph(5 keys, 2 queries, 2 edges, density 20.0%, 0 duplicates, 0 empty rows)
         """
-        edge_index, known_size = convert.read_adjacency(edge_index, "AttentionGraph.from_edge_index")
-        num_keys, num_queries = convert.resolve_size(edge_index, num_nodes, size, known_size)
-        key, query = edge_index.unbind(0)
-        by_query = make_layout(query, key, num_queries, num_keys)
-        relation, num_relations = convert.read_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
+        given = edge_index, num_nodes, size, relation, num_relations
+        by_query, num_keys, relation, num_relations = keep(lambda: convert.read_edges(*given))
         return cls(by_query, num_keys, relation=relation, num_relations=num_relations)
 
     @classmethod
@@ -195,7 +193,7 @@ class AttentionGraph:
             tensor([[0, 2],
                     [1, 3]])
         """
-        return unite(graphs, cls)
+        return keep(lambda: unite(graphs, cls))
 
     # ---------------------------------------------------------------- sizes
 
@@ -243,12 +241,13 @@ class AttentionGraph:
         Made when first asked for and kept; like every tensor of a graph it is for reading, so clone before you write.
         """
         if self._edge_index is None:
-            ptr, index, edge_id = self.by_query
-            pairs = torch.stack((index.long(), expand_rows(ptr, index.shape[0])))
-            if edge_id is not None:
-                pairs = torch.empty_like(pairs).index_copy_(1, edge_id.long(), pairs)
-            self._edge_index = pairs
+            self._edge_index = keep(self._list_pairs)
         return self._edge_index
+
+    def _list_pairs(self) -> Tensor:
+        ptr, index, edge_id = self.by_query
+        pairs = torch.stack((index.long(), expand_rows(ptr, index.shape[0])))
+        return pairs if edge_id is None else torch.empty_like(pairs).index_copy_(1, edge_id.long(), pairs)
 
     @property
     def relation(self) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphformer._checks import refuse, require
 from graphformer._errors import InputError
+from graphformer._transforms import plain
 from graphformer.graphs.layout import Layout, expand_rows, index_dtype, make_layout, within_rows
 
 if TYPE_CHECKING:
@@ -20,8 +21,21 @@ if TYPE_CHECKING:
 _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 
 
+def read_edges(
+    edge_index: Any, num_nodes: int | None, size: tuple[int, int] | None, relation: Any, num_relations: Any
+) -> tuple[Layout, int, Tensor | None, int]:
+    """The layout by query, the number of keys, the relations and their number; see `AttentionGraph.from_edge_index`."""
+    edge_index, known_size = read_adjacency(edge_index, "AttentionGraph.from_edge_index")
+    num_keys, num_queries = resolve_size(edge_index, num_nodes, size, known_size)
+    key, query = edge_index.unbind(0)
+    by_query = make_layout(query, key, num_queries, num_keys)
+    relation, num_relations = read_relation(relation, num_relations, edge_index.shape[1], edge_index.device)
+    return by_query, num_keys, relation, num_relations
+
+
 def read_adjacency(edge_index: Any, where: str) -> tuple[Tensor, tuple[int, int] | None]:
     """A plain int64 edge index [2, E], and its (num_keys, num_queries) where the input says so."""
+    edge_index = plain(edge_index, where, "edge_index")
     if isinstance(edge_index, Tensor) and edge_index.layout != torch.strided:
         return _read_torch_sparse(edge_index, where)
     if hasattr(edge_index, "sparse_sizes") and hasattr(edge_index, "coo"):  # torch_sparse.SparseTensor

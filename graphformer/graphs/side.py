@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphformer._transforms import keep
 from graphformer.graphs.layout import Layout, transpose_layout
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.tiles import Tiles, make_tiles, make_tiles_of_runs
-
-Made = TypeVar("Made")
 
 
 class Side:
@@ -65,7 +64,7 @@ class Side:
     def layout(self) -> Layout:
         """The pairs, enumerated."""
         if self._layout is None:
-            self._layout = _to_keep(self._list)
+            self._layout = keep(self._list)
         return self._layout
 
     def _list(self) -> Layout:
@@ -83,7 +82,7 @@ class Side:
         if self._tiles is None:
             if torch.compiler.is_compiling() or type(self.ptr) is not Tensor or self.ptr.device.type != "cpu":
                 return None
-            self._tiles = (_to_keep(self._tile),)
+            self._tiles = (keep(self._tile),)
         return self._tiles[0]
 
     def _tile(self) -> Tiles | None:
@@ -97,7 +96,7 @@ class Side:
         It is held as runs too, where these are few; torch.compile, which needs shapes that do not depend on data, lists
         the pairs.
         """
-        return _to_keep(self._transpose)
+        return keep(self._transpose)
 
     def _transpose(self) -> Side:
         if self.runs is not None and not torch.compiler.is_compiling():
@@ -135,11 +134,3 @@ class Side:
         tiles = state["tiles"]
         out._tiles = None if tiles is None else (None if tiles[0] is None else Tiles(*tiles[0]),)
         return out
-
-
-def _to_keep(make: Callable[[], Made]) -> Made:
-    """What is made, as tensors that training may use too where inference mode happens to ask for it first."""
-    if torch.compiler.is_compiling():
-        return make()
-    with torch.inference_mode(False):
-        return make()

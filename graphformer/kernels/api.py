@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
+from graphformer._transforms import is_transformed
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.side import Side
 from graphformer.graphs.tiles import serve
@@ -84,9 +85,10 @@ def attend(
         BackendError: The named backend cannot run this case; the message gives its reasons.
 
     Notes:
-        Differentiable in every floating tensor, twice outside of torch.compile and torch.func. Memory is O(E H) beside
-        the inputs and outputs; third derivatives hold `[E, H, D]`. Under autocast, query, key and value are cast to its
-        dtype. A score of -inf removes its pair.
+        Differentiable in every floating tensor, twice outside of torch.compile; torch.func and forward mode work.
+        Memory is O(E H) beside the inputs and outputs; third derivatives, and second ones and forward mode inside
+        torch.func, hold `[E, H, D]`. Under autocast, query, key and value are cast to its dtype.
+        A score of -inf removes its pair.
 
     Example:
         >>> graph = AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2], [0, 0, 1]]), num_nodes=3)
@@ -120,8 +122,10 @@ def attend(
     if name == "reference":  # which has no use for more
         rows = Rows(*graph.by_query, graph.relation)
     else:
-        has_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-        rows = rows_of(graph, by_key=has_grad, with_tiles=not _sums_by_pair(tensors, options))
+        # Inside a transform a tensor does not know whether a gradient is taken outside of it.
+        has_grad = any(t is not None and t.requires_grad for t in tensors) or is_transformed()
+        by_key = torch.is_grad_enabled() and has_grad
+        rows = rows_of(graph, by_key=by_key, with_tiles=not _sums_by_pair(tensors, options))
     return call(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
     )

@@ -2,8 +2,7 @@
 
 The functions work on any run of pairs. `attend` and `weights` below apply them to a whole graph, in chunks that are
 recomputed in the backward pass, and serve the cases that no fused backend takes: a user's own score function and
-attention weights; `tangent` serves second derivatives in the same way. (Derivatives of these, and programs of
-torch.compile, are not chunked: they hold [E, H, D].)
+attention weights. (Derivatives of these, and programs of torch.compile, are not chunked: they hold [E, H, D].)
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from torch.nn.functional import leaky_relu
 from torch.utils.checkpoint import checkpoint
 
 from graphformer._checks import refuse
+from graphformer._transforms import is_transformed
 from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.problem import Options, Pairs, Rows, Tensors, all_pairs, chunks, count_pairs
 from graphformer.kernels.segments import segment_max, segment_sum
 
-# Elements of the largest temporary of one chunk: on a CPU about 2 MB of float32, which stay in a core's cache; on other
-# devices enough to keep them busy.
-CHUNK_ELEMENTS = 2**19
+# Elements of the largest temporary of one chunk: on a CPU half a MB of float32, a few of which stay in a core's cache;
+# on other devices enough to keep them busy.
+CHUNK_ELEMENTS = 2**17
 CHUNK_ELEMENTS_ELSEWHERE = 2**24
 
 
@@ -109,16 +109,16 @@ def pair_values(tensors: Tensors, pairs: Pairs, removed: Tensor | None) -> Tenso
     return pair_side(*side, pairs, removed, tensors.compute_dtype)  # type: ignore[return-value]
 
 
-def activate(kind: str, slope: float, total: Tensor) -> Tensor:
+def activate(options: Options, inner: Tensor) -> Tensor:
     """f of the additive score."""
-    return torch.tanh(total) if kind == "tanh" else leaky_relu(total, slope)
+    return torch.tanh(inner) if options.score == "tanh" else leaky_relu(inner, options.negative_slope)
 
 
-def slope(kind: str, negative_slope: float, total: Tensor, hidden: Tensor) -> Tensor:
-    """The derivative of f, where f(total) = hidden."""
-    if kind == "tanh":
-        return 1 - hidden * hidden
-    return torch.full_like(total, negative_slope).masked_fill_(total > 0, 1)
+def through_activation(options: Options, grad: Tensor, inner: Tensor, hidden: Tensor) -> Tensor:
+    """`grad` times the derivative of f, where f(inner) = hidden."""
+    if options.score == "tanh":
+        return grad * (1 - hidden * hidden)
+    return torch.ops.aten.leaky_relu_backward(grad, inner, options.negative_slope, False)
 
 
 def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
@@ -132,7 +132,7 @@ def pair_scores(tensors: Tensors, pairs: Pairs, options: Options) -> Tensor:
     elif options.score == "dot":
         score = (query * key).sum(2) * options.scale
     else:
-        hidden = activate(options.score, options.negative_slope, query + key)
+        hidden = activate(options, query + key)
         score = (hidden if tensors.weight is None else hidden * tensors.weight.to(hidden.dtype)).sum(2)
     if bias is None or removed is None:
         return score
@@ -209,8 +209,7 @@ def attend(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
     assert tensors.value is not None
     score = _scores(tensors, rows, options)
     pairs = all_pairs(rows)
-    num_rows, num_heads = tensors.query.shape[:2]
-    statistic = row_statistic(score, pairs.query_index, num_rows, options.normalizer)
+    statistic = row_statistic(score, pairs.query_index, tensors.query.shape[0], options.normalizer)
     alpha = pair_weights(score, statistic, pairs.query_index, options.normalizer)
     may_remove = tensors.bias is not None or tensors.relation_bias is not None or callable(options.score)
     removed = score.detach() == -torch.inf if may_remove else None
@@ -218,8 +217,7 @@ def attend(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
     def messages(part: Pairs, removed: Tensor | None, weight: Tensor) -> Tensor:
         return weight.unsqueeze(2) * pair_values(tensors, part, removed)
 
-    out = score.new_zeros(num_rows, num_heads, tensors.value.shape[2])
-    add_messages(out, messages, tensors, rows, removed, pair_dropout(alpha, pairs, options))
+    out = sum_messages(messages, tensors, rows, removed, pair_dropout(alpha, pairs, options))
     return out.to(tensors.query.dtype)
 
 
@@ -236,15 +234,11 @@ def _scores(tensors: Tensors, rows: Rows, options: Options) -> Tensor:
     return torch.cat([recomputed(pair_scores, tensors, rows, tensors, part, options) for part in parts(tensors, rows)])
 
 
-def add_messages(
-    out: Tensor,
-    messages: Callable[..., Tensor],
-    tensors: Tensors,
-    rows: Rows,
-    removed: Tensor | None,
-    *by_pair: Tensor,
-) -> None:
-    """Add `messages(part, removed, *by_pair)` [e, H, Dv] of each chunk to its queries, in place."""
+def sum_messages(
+    messages: Callable[..., Tensor], tensors: Tensors, rows: Rows, removed: Tensor | None, *by_pair: Tensor
+) -> Tensor:
+    """The sum of `messages(part, removed, *by_pair)` [e, H, Dv] of all chunks by query. Shape `[N, H, Dv]`."""
+    out = None
     chunked = parts(tensors, rows)
     sizes = [part.query_index.shape[0] for part in chunked]
     # Split, not sliced: the derivative of each slice would be as large as the whole.
@@ -252,8 +246,12 @@ def add_messages(
     masks = [None] * len(sizes) if removed is None else removed.split(sizes)
     for part, mask, values in zip(chunked, masks, split, strict=True):
         found = recomputed(messages, tensors, rows, part, mask, *values)
+        if out is None:  # made of a message, so that it is a batch of sums where that is a batch of messages
+            out = found.new_zeros(tensors.query.shape[0], *found.shape[1:])
         # Unlike index_add_, scatter_add_ does not keep its source for the backward pass.
         out.scatter_add_(0, part.query_index[:, None, None].expand_as(found), found)
+    assert out is not None
+    return out
 
 
 def parts(tensors: Tensors, rows: Rows) -> list[Pairs]:
@@ -270,7 +268,10 @@ def _part_edges(tensors: Tensors) -> int:
 
 
 def recomputed(function: Callable[..., Any], tensors: Tensors, rows: Rows, *arguments: object) -> Any:
-    """What the function returns; of several chunks, what is made on the way is made again in the backward pass."""
-    if torch.compiler.is_compiling() or count_pairs(rows) <= _part_edges(tensors):
+    """What the function returns; of several chunks, what is made on the way is made again in the backward pass.
+
+    Inside torch.func's transforms, which do not know of that, it is held.
+    """
+    if torch.compiler.is_compiling() or is_transformed() or count_pairs(rows) <= _part_edges(tensors):
         return function(*arguments)
     return checkpoint(function, *arguments, use_reentrant=False)

@@ -1,26 +1,41 @@
 """The torch operators behind `attend`: one forward, one backward, for every backend.
 
 Each is opaque to torch.compile, with a fake whose shapes depend on the inputs' shapes only. The derivative of the
-backward operator is taken through the formula's tangent, so that second derivatives exist for every backend.
+backward operator is written out in torch, so that second derivatives exist for every backend. Under torch.func the
+first derivative is the backend's, too; what lies beyond it is derived from the formula.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from graphformer._checks import refuse
 from graphformer._errors import UnsupportedError
-from graphformer.kernels import native, reference, tangent
+from graphformer._transforms import is_transformed
+from graphformer.kernels import formula, native, reference, tangent
 from graphformer.kernels.problem import Options, Rows, Tensors
 
 _NUM_TENSORS = len(Tensors._fields)
 _NUM_SAVED = _NUM_TENSORS + len(Rows._fields) + 1  # and the seed: everything before the plain options
+_PROBLEM = ", ".join(
+    (
+        *(f"Tensor {name}" for name in Tensors._fields[:3]),
+        *(f"Tensor? {name}" for name in Tensors._fields[3:]),
+        "Tensor ptr",
+        *(f"Tensor? {name}" for name in Rows._fields[1:]),
+        "Tensor? seed, str score, float negative_slope, str normalizer, float scale, float dropout, str backend",
+    )
+)
+# One result a field, and no list: torch knows batches of gradients (is_grads_batched) only of operators without lists.
+_BY_FIELD = ", ".join(["Tensor"] * _NUM_TENSORS)
 _BACKENDS = {"native": native, "reference": reference}
 
 
@@ -29,32 +44,39 @@ def call(*inputs: Any) -> Tensor:
 
     The dispatcher of an operator with this many arguments costs as much as a small graph's attention does.
     """
-    _refuse_forward_mode()
-    if is_watched(inputs[:_NUM_TENSORS]):
+    if torch.compiler.is_compiling():
+        return attend_op(*inputs)[0]
+    if forward_ad._current_level >= 0 or is_transformed():
+        return _transformed(inputs)
+    if _is_watched(inputs[:_NUM_TENSORS]):
         return attend_op(*inputs)[0]
     return _Attend.apply(*inputs)[0]
 
 
-def _refuse_forward_mode() -> None:
-    """Refuse torch.func.jvp and jacfwd, which would take an operator without a rule of theirs for a constant."""
-    if torch.compiler.is_compiling():
-        return
-    functorch = torch._C._functorch
-    stack = functorch.get_interpreter_stack() or ()
-    if any(interpreter.key() == functorch.TransformType.Jvp for interpreter in stack):
-        rule, remedy = "be differentiated backward", "Take torch.autograd.grad of it, twice for second derivatives."
-        refuse("attend", "the result", rule, "forward-mode differentiation (torch.func.jvp)", remedy, UnsupportedError)
-
-
-def is_watched(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a compiler, a tracer, a dispatch mode, torch.func or a tensor subclass must see the operator."""
+def _is_watched(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a compiler, a tracer, a dispatch mode or a tensor subclass must see the operator."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
         or any(tensor is not None and type(tensor) not in (Tensor, Parameter) for tensor in tensors)
     )
+
+
+def _transformed(inputs: tuple[Any, ...]) -> Tensor:
+    """The result for torch.func, and for forward mode, which the operators have no rule for."""
+    if forward_ad._current_level < 0 and _count_gradients() < 2:
+        return _Transformed.apply(*inputs)[0]
+    tensors, rows, options, _ = _read(inputs)
+    with _without_autocast(tensors.query):
+        return formula.attend(tensors, rows.listed(tensors.key.shape[0]), options)
+
+
+def _count_gradients() -> int:
+    """How many of the transforms at work take gradients."""
+    functorch = torch._C._functorch
+    stack = functorch.get_interpreter_stack() or ()
+    return sum(interpreter.key() == functorch.TransformType.Grad for interpreter in stack)
 
 
 class _Attend(torch.autograd.Function):
@@ -75,12 +97,20 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
         return _BACKENDS[backend].forward(tensors, rows, options)
 
 
-def _gradients(grad_out: Tensor, out: Tensor, statistic: Tensor, *inputs: Any) -> list[Tensor]:
+def _gradients(grad_out: Tensor, out: Tensor, statistic: Tensor, *inputs: Any) -> Tensors:
     tensors, rows, options, backend = _read(inputs[:-1])
     needs = Tensors(*inputs[-1])
     with _without_autocast(tensors.query):
-        grads = _BACKENDS[backend].backward(grad_out, out, statistic, tensors, rows, options, needs)
-    return [grad for grad in grads if grad is not None]
+        return _BACKENDS[backend].backward(grad_out, out, statistic, tensors, rows, options, needs)
+
+
+def _all_gradients(*inputs: Any) -> tuple[Tensor, ...]:
+    """As an operator must return them: empty where `needs` does not ask."""
+    return _filled(inputs[0], _gradients(*inputs))
+
+
+def _filled(like: Tensor, parts: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
+    return tuple(like.new_empty(0) if part is None else part for part in parts)
 
 
 def _read(inputs: Sequence[Any]) -> tuple[Tensors, Rows, Options, str]:
@@ -94,64 +124,9 @@ def _without_autocast(tensor: Tensor) -> Any:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-@torch.library.custom_op("graphformer::attend", mutates_args=())
-def attend_op(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    relation_bias: Tensor | None,
-    relation_key: Tensor | None,
-    relation_value: Tensor | None,
-    edge_attr: Tensor | None,
-    edge_key: Tensor | None,
-    edge_value: Tensor | None,
-    query_ptr: Tensor,
-    key_index: Tensor | None,
-    edge_id: Tensor | None,
-    relation: Tensor | None,
-    key_ptr: Tensor | None,
-    query_index: Tensor | None,
-    key_edge_id: Tensor | None,
-    query_tile_ptr: Tensor | None,
-    query_tiles: Tensor | None,
-    key_tile_ptr: Tensor | None,
-    key_tiles: Tensor | None,
-    query_run_ptr: Tensor | None,
-    query_run_start: Tensor | None,
-    query_run_stop: Tensor | None,
-    key_run_ptr: Tensor | None,
-    key_run_start: Tensor | None,
-    key_run_stop: Tensor | None,
-    seed: Tensor | None,
-    score: str,
-    negative_slope: float,
-    normalizer: str,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """out [N, H, Dv] and the row statistic [N, H]."""
-    return _forward(
-        *(
-            query,
-            key,
-            value,
-            weight,
-            bias,
-            relation_bias,
-            relation_key,
-            relation_value,
-            edge_attr,
-            edge_key,
-            edge_value,
-        ),
-        *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
-        *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
-        *(query_run_ptr, query_run_start, query_run_stop, key_run_ptr, key_run_start, key_run_stop),
-        *(seed, score, negative_slope, normalizer, scale, dropout, backend),
-    )
+attend_op = torch.library.custom_op(  # out [N, H, Dv] and the row statistic [N, H]
+    "graphformer::attend", _forward, mutates_args=(), schema=f"({_PROBLEM}) -> (Tensor, Tensor)"
+)
 
 
 @attend_op.register_fake
@@ -165,79 +140,21 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     )
 
 
-@torch.library.custom_op("graphformer::attend_backward", mutates_args=())
-def attend_backward_op(
-    grad_out: Tensor,
-    out: Tensor,
-    statistic: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    relation_bias: Tensor | None,
-    relation_key: Tensor | None,
-    relation_value: Tensor | None,
-    edge_attr: Tensor | None,
-    edge_key: Tensor | None,
-    edge_value: Tensor | None,
-    query_ptr: Tensor,
-    key_index: Tensor | None,
-    edge_id: Tensor | None,
-    relation: Tensor | None,
-    key_ptr: Tensor | None,
-    query_index: Tensor | None,
-    key_edge_id: Tensor | None,
-    query_tile_ptr: Tensor | None,
-    query_tiles: Tensor | None,
-    key_tile_ptr: Tensor | None,
-    key_tiles: Tensor | None,
-    query_run_ptr: Tensor | None,
-    query_run_start: Tensor | None,
-    query_run_stop: Tensor | None,
-    key_run_ptr: Tensor | None,
-    key_run_start: Tensor | None,
-    key_run_stop: Tensor | None,
-    seed: Tensor | None,
-    score: str,
-    negative_slope: float,
-    normalizer: str,
-    scale: float,
-    dropout: float,
-    backend: str,
-    needs: Sequence[bool],
-) -> list[Tensor]:
-    """The gradients that `needs` asks for, in the order of `Tensors`."""
-    return _gradients(
-        *(grad_out, out, statistic),
-        *(
-            query,
-            key,
-            value,
-            weight,
-            bias,
-            relation_bias,
-            relation_key,
-            relation_value,
-            edge_attr,
-            edge_key,
-            edge_value,
-        ),
-        *(query_ptr, key_index, edge_id, relation, key_ptr, query_index, key_edge_id),
-        *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
-        *(query_run_ptr, query_run_start, query_run_stop, key_run_ptr, key_run_start, key_run_stop),
-        *(seed, score, negative_slope, normalizer, scale, dropout, backend, needs),
-    )
+attend_backward_op = torch.library.custom_op(
+    "graphformer::attend_backward",
+    _all_gradients,
+    mutates_args=(),
+    schema=f"(Tensor grad_out, Tensor out, Tensor statistic, {_PROBLEM}, bool[] needs) -> ({_BY_FIELD})",
+)
 
 
 @attend_backward_op.register_fake
-def _(*arguments: Any) -> list[Tensor]:
-    tensors, needs = arguments[3 : 3 + _NUM_TENSORS], arguments[-1]
-    return [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        for tensor, need in zip(tensors, needs, strict=True)
-        if need
-    ]
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    given = zip(arguments[3 : 3 + _NUM_TENSORS], arguments[-1], strict=True)
+    return _filled(
+        arguments[0],
+        (torch.empty_like(tensor, memory_format=torch.contiguous_format) if need else None for tensor, need in given),
+    )
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -247,60 +164,133 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
     ctx.save_for_backward(*output, *saved)
 
 
-def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_out: Tensor, _: Tensor, gradients: Any = None) -> tuple[Tensor | None, ...]:
     out, statistic, *saved = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:_NUM_TENSORS])
-    # A second derivative needs the operator's own gradient.
-    watched = torch.is_grad_enabled() or is_watched((grad_out, *saved[:_NUM_TENSORS]))
-    gradients = attend_backward_op if watched else _gradients
-    grads = iter(gradients(grad_out, out, statistic, *saved, *ctx.options, needs) if any(needs) else ())
-    by_field = [next(grads) if need else None for need in needs]
+    if gradients is None:
+        # A second derivative needs the operator's own gradient, and so does a batch of gradients.
+        is_batch = is_legacy_batchedtensor(grad_out)
+        watched = torch.is_grad_enabled() or is_batch or _is_watched((grad_out, *saved[:_NUM_TENSORS]))
+        gradients = _Gradients.apply if is_transformed() else attend_backward_op if watched else _gradients
+    grads = gradients(grad_out, out, statistic, *saved, *ctx.options, needs) if any(needs) else needs
+    by_field = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
     return (*by_field, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options)))
 
 
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.options = inputs[3 + _NUM_SAVED : -1]
-    ctx.needs = inputs[-1]
     ctx.set_materialize_grads(False)  # of what no second derivative asks about there is nothing to compute
-    ctx.save_for_backward(inputs[0], *inputs[3 : 3 + _NUM_SAVED])
+    ctx.save_for_backward(inputs[0], *inputs[2 : 3 + _NUM_SAVED])  # all but the result
 
 
-def _second_backward(ctx: Any, grad_grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+def _second_backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Any, ...]:
     """The derivative of <first derivatives, grad_grads> in grad_out and in every tensor."""
-    keep_graph = torch.is_grad_enabled()  # a third derivative is asked for
-    grad_out, *saved = ctx.saved_tensors
-    score, slope, normalizer, scale, dropout, _ = ctx.options
-    *rows, seed = saved[_NUM_TENSORS:]
-    needs = ctx.needs_input_grad[3 : 3 + _NUM_TENSORS]
-    given = iter(grad_grads)
-    along = Tensors(*(next(given) if need else None for need in ctx.needs))  # type: ignore[arg-type]
-    with torch.enable_grad(), torch.autocast(grad_out.device.type, enabled=False):
-        variables = [_variable(t, need, keep_graph) for t, need in zip(saved[:_NUM_TENSORS], needs, strict=True)]
-        tensors = Tensors(*variables)  # type: ignore[arg-type]
-        options = Options(score, slope, normalizer, scale, dropout, seed)
-        moved = tangent.moved(tensors, along, Rows(*rows).listed(tensors.key.shape[0]), options)
-        wanted = [v for v, need in zip(variables, needs, strict=True) if v is not None and need]
-        pull = grad_out.to(moved.dtype)
-        second = (
-            torch.autograd.grad(moved, wanted, pull, create_graph=keep_graph, allow_unused=True)
-            if wanted and moved.requires_grad
-            else (None,) * len(wanted)
-        )
-    found = iter(second)
-    rest = [None if v is None or not need else next(found) for v, need in zip(variables, needs, strict=True)]
-    first = moved if keep_graph else moved.detach()
-    return (first.to(grad_out.dtype), None, None, *rest, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options) + 1))
+    needs = list(ctx.needs_input_grad[3 : 3 + _NUM_TENSORS])
+    inputs = (*grad_grads, *ctx.saved_tensors, *ctx.options, needs)
+    is_batch = is_transformed() or any(g is not None and is_legacy_batchedtensor(g) for g in grad_grads)
+    first, *rest = attend_second_op(*inputs) if is_batch else _second(*inputs)
+    by_field = [grad if need else None for grad, need in zip(rest, needs, strict=True)]
+    return (first, None, None, *by_field, *[None] * (_NUM_SAVED - _NUM_TENSORS + len(ctx.options) + 1))
 
 
-def _variable(tensor: Tensor | None, need: bool, keep_graph: bool) -> Tensor | None:
-    """A tensor of its own for each argument, connected to the argument's graph where that continues.
+def _second(*inputs: Any) -> tuple[Tensor | None, ...]:
+    along, (grad_out, statistic), needs = Tensors(*inputs[:_NUM_TENSORS]), inputs[_NUM_TENSORS:][:2], inputs[-1]
+    tensors, rows, options, _ = _read(inputs[_NUM_TENSORS + 2 : -1])
+    with _without_autocast(grad_out):
+        listed = rows.listed(tensors.key.shape[0])
+        moved, slopes = tangent.second(grad_out, statistic, tensors, along, listed, options, Tensors(*needs))
+    return (moved.to(grad_out.dtype), *slopes)
 
-    Arguments may come from one another (self-attention), and a gradient for one must not run through the others.
-    """
-    if tensor is None:
-        return None
-    return tensor.view_as(tensor) if keep_graph and tensor.requires_grad else tensor.detach().requires_grad_(need)
+
+def _all_second(*inputs: Any) -> tuple[Tensor, ...]:
+    grad_out, _, *tensors = inputs[_NUM_TENSORS : 2 * _NUM_TENSORS + 2]
+    first, *rest = _second(*inputs)
+    unmoved = zip(rest, tensors, inputs[-1], strict=True)
+    rest = [torch.zeros_like(tensor) if need and grad is None else grad for grad, tensor, need in unmoved]
+    return _filled(grad_out, (first, *rest))
+
+
+_ALONG = ", ".join(f"Tensor? along_{name}" for name in Tensors._fields)
+attend_second_op = torch.library.custom_op(  # for batches, which torch and `_one_by_one` take apart
+    "graphformer::attend_second",
+    _all_second,
+    mutates_args=(),
+    schema=f"({_ALONG}, Tensor grad_out, Tensor statistic, {_PROBLEM}, bool[] needs) -> (Tensor, {_BY_FIELD})",
+)
+
+
+class _Transformed(torch.autograd.Function):
+    """`_Attend` as torch.func takes it: the samples of a batch go one by one."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        return _forward(*inputs)
+
+    setup_context = staticmethod(_save_forward)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, grad_out, _, _Gradients.apply)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, int]:
+        return _one_by_one(_Transformed.apply, info.batch_size, in_dims, inputs)
+
+
+class _Gradients(torch.autograd.Function):
+    """`attend_backward_op` as torch.func takes it."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return _all_gradients(*inputs)
+
+    setup_context = staticmethod(_save_backward)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Any, ...]:
+        if _count_gradients():
+            _refuse_late()
+        return _second_backward(ctx, *grad_grads)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> NoReturn:
+        _refuse_late()
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, int]:
+        return _one_by_one(_Gradients.apply, info.batch_size, in_dims, inputs)
+
+
+def _one_by_one(
+    function: Any, num_samples: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]
+) -> tuple[tuple[Tensor, ...], int]:
+    """The results for each sample, stacked."""
+    samples = [
+        [
+            value.select(dim, sample) if isinstance(dim, int) else value
+            for value, dim in zip(inputs, in_dims, strict=True)
+        ]
+        for sample in range(num_samples)
+    ]
+    found = [function(*sample) for sample in samples]
+    return tuple(torch.stack(parts) for parts in zip(*found, strict=True)), 0
+
+
+def _refuse_late() -> NoReturn:
+    rule, remedy = "be taken where all transforms are", "Nest them: grad(lambda x: grad(f)(x).sum())."
+    refuse("attend", "a gradient", rule, "a transform of what torch.func.vjp returned", remedy, UnsupportedError)
+
+
+def _refuse_third(ctx: Any, *_: Tensor) -> NoReturn:
+    rule, remedy = "be of first or second order", "Take torch.func.jacrev thrice, or the derivatives one by one."
+    refuse("attend", "a batch of derivatives", rule, "third derivatives", remedy, UnsupportedError)
 
 
 attend_op.register_autograd(_backward, setup_context=_save_forward)
 attend_backward_op.register_autograd(_second_backward, setup_context=_save_backward)
+attend_second_op.register_autograd(_refuse_third)
+
+
+@attend_second_op.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, int]:
+    return _one_by_one(attend_second_op, info.batch_size, in_dims, inputs)

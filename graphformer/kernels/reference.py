@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphformer.kernels import formula
 from graphformer.kernels.dropout import keep_scale
+from graphformer.kernels.gradients import Gradients
 from graphformer.kernels.problem import Case, Options, Pairs, Rows, Tensors, all_pairs, chunks, count_pairs
 from graphformer.kernels.segments import add_rows
 
@@ -78,7 +79,7 @@ def backward(
         options: As given to :func:`forward`.
         needs: One truth value for each field.
     """
-    grads = _Gradients(tensors, needs)
+    grads = Gradients(tensors, needs)
     score, query_index = _all_scores(tensors, rows, options)
     removed = _removed(tensors, score)
     alpha = formula.pair_weights(score, statistic, query_index, options.normalizer)
@@ -91,12 +92,13 @@ def backward(
             keep = keep_scale(pairs.edge_id, score.shape[1], options.dropout, options.seed, score.dtype)
             grad_alpha[where] *= keep
             weight = weight * keep
-        grads.add_values(pairs, weight.unsqueeze(2) * grad_message, _part(removed, where))
+        grad_value = formula.without(weight.unsqueeze(2) * grad_message, _part(removed, where))
+        grads.add_side("value", pairs, grad_value, _part(removed, where))
     grad_score = formula.moved_weights(grad_alpha, score, alpha, statistic, query_index, options.normalizer)
     if removed is not None:
         grad_score = grad_score.masked_fill(removed, 0)
     for where, pairs in chunks(rows, formula.chunk_edges(tensors)):
-        grads.add_scores(pairs, grad_score[where], _part(removed, where), options)
+        _add_scores(grads, pairs, grad_score[where], _part(removed, where), options)
     return grads.result()
 
 
@@ -118,86 +120,27 @@ def _part(tensor: Tensor | None, where: slice) -> Tensor | None:
     return None if tensor is None else tensor[where]
 
 
-class _Gradients:
-    """Accumulates, chunk by chunk, the gradients that were asked for."""
+def _add_scores(grads: Gradients, pairs: Pairs, grad: Tensor, removed: Tensor | None, options: Options) -> None:
+    """`grad` [e, H]: the gradient of the score."""
+    total, tensors = grads.total, grads.tensors
+    grads.add_bias(pairs, grad)
+    query = formula.pair_queries(tensors.query, pairs, removed, tensors.compute_dtype)
+    key = formula.pair_keys(tensors, pairs, removed)
+    if options.score == "dot":
+        step = (grad * options.scale).unsqueeze(2)
+        grad_query, grad_key = step * key, step * query
+    else:
+        grad_query = grad_key = _additive(grads, query + key, grad, options)
+    if total.query is not None:
+        add_rows(total.query, grad_query, pairs.query_index)
+    grads.add_side("key", pairs, formula.without(grad_key, removed), removed)
 
-    def __init__(self, tensors: Tensors, needs: Tensors) -> None:
-        self.tensors = tensors
-        dtype = tensors.compute_dtype
-        self.total = Tensors(
-            *(
-                torch.zeros_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
-                if need and tensor is not None
-                else None
-                for tensor, need in zip(tensors, needs, strict=True)
-            )  # type: ignore[arg-type]
-        )
 
-    def result(self) -> Tensors:
-        return Tensors(
-            *(
-                None if total is None or tensor is None else total.to(tensor.dtype)
-                for tensor, total in zip(self.tensors, self.total, strict=True)
-            )  # type: ignore[arg-type]
-        )
-
-    def add_values(self, pairs: Pairs, grad: Tensor, removed: Tensor | None) -> None:
-        """`grad` [e, H, Dv]: the gradient of v[j] + relation_value + a @ edge_value."""
-        total = self.total
-        self._add_side(
-            pairs, grad, removed, total.value, total.relation_value, total.edge_value, self.tensors.edge_value
-        )
-
-    def add_scores(self, pairs: Pairs, grad: Tensor, removed: Tensor | None, options: Options) -> None:
-        """`grad` [e, H]: the gradient of the score."""
-        total, tensors = self.total, self.tensors
-        if total.bias is not None:
-            total.bias.index_add_(0, pairs.edge_id, grad)
-        if total.relation_bias is not None and pairs.relation is not None:
-            total.relation_bias.index_add_(0, pairs.relation, grad)
-        query = formula.pair_queries(tensors.query, pairs, removed, tensors.compute_dtype)
-        key = formula.pair_keys(tensors, pairs, removed)
-        if options.score == "dot":
-            step = (grad * options.scale).unsqueeze(2)
-            grad_query, grad_key = step * key, step * query
-        else:
-            grad_query = grad_key = self._additive(query + key, grad, options)
-        if total.query is not None:
-            add_rows(total.query, grad_query, pairs.query_index)
-        self._add_side(pairs, grad_key, removed, total.key, total.relation_key, total.edge_key, tensors.edge_key)
-
-    def _additive(self, inner: Tensor, grad: Tensor, options: Options) -> Tensor:
-        assert isinstance(options.score, str)
-        hidden = formula.activate(options.score, options.negative_slope, inner)
-        slope = formula.slope(options.score, options.negative_slope, inner, hidden)
-        if self.total.weight is not None:
-            self.total.weight.add_((grad.unsqueeze(2) * hidden).sum(0))
-        step = grad.unsqueeze(2) * slope
-        return step if self.tensors.weight is None else step * self.tensors.weight.to(step.dtype)
-
-    def _add_side(
-        self,
-        pairs: Pairs,
-        grad: Tensor,
-        removed: Tensor | None,
-        rows: Tensor | None,
-        table: Tensor | None,
-        edge_map: Tensor | None,
-        edge_weight: Tensor | None,
-    ) -> None:
-        grad_attr = self.total.edge_attr if edge_weight is not None else None
-        if rows is None and table is None and edge_map is None and grad_attr is None:
-            return
-        grad = formula.without(grad, removed)
-        if rows is not None:
-            rows.index_add_(0, pairs.key_index, grad)
-        if table is not None and pairs.relation is not None:
-            table.index_add_(0, pairs.relation, grad)
-        if edge_map is not None and self.tensors.edge_attr is not None:
-            attr = formula.gather(self.tensors.edge_attr, pairs.edge_id, grad.dtype)
-            if removed is None:
-                edge_map.add_((attr.t() @ grad.flatten(1)).view_as(edge_map))
-            else:
-                edge_map.add_(torch.einsum("ehf,ehd->fhd", formula.for_heads(attr, grad.shape[1], removed), grad))
-        if grad_attr is not None and edge_weight is not None:
-            grad_attr.index_add_(0, pairs.edge_id, grad.flatten(1) @ edge_weight.to(grad.dtype).flatten(1).t())
+def _additive(grads: Gradients, inner: Tensor, grad: Tensor, options: Options) -> Tensor:
+    """The gradient of q + k; that of the score's weight is added."""
+    weight = grads.tensors.weight
+    hidden = formula.activate(options, inner)
+    if grads.total.weight is not None:
+        grads.total.weight.add_((grad.unsqueeze(2) * hidden).sum(0))
+    step = grad.unsqueeze(2).expand_as(inner) if weight is None else grad.unsqueeze(2) * weight.to(grad.dtype)
+    return formula.through_activation(options, step, inner, hidden)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from graphformer.models.heads import Level
 
 _HOME = {
+    "GAT": "gat",
+    "GATConfig": "config",
     "GraphTransformer": "graph_transformer",
     "GraphTransformerConfig": "config",
     "Head": "heads",

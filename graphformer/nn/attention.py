@@ -25,15 +25,18 @@ class GraphAttention(MessagePassing):
 
     With q = W_q x_target, k = W_k x_source and v = W_v x_source split over the heads h,
 
-        y[i,h] = sum over edges e = (j -> i) of alpha[e,h] (v[j,h] + a(e) V[h]),    out[i] = W_o concat_h y[i,h] + b_o
-        alpha[e,h] = normalizer over the edges into i of  q[i,h] . (k[j,h] + a(e) K[h]) / sqrt(D) + t[r(e),h]
+        y[i,h] = sum over edges e = (j -> i) of alpha[e,h] (v[j,h] + u[r(e),h] + a(e) V[h])
+        alpha[e,h] = normalizer over the edges into i of score[e,h]
+        score[e,h] = q[i,h] . (k[j,h] + s[r(e),h] + a(e) K[h]) / sqrt(D) + t[r(e),h]
+        out[i] = W_o concat_h y[i,h] + b_o
 
     where a(e) is the edge's feature (`edge_dim`) and r(e) its relation (`num_relations`); for `score="additive"` the
-    score is w[h] . leaky_relu(q[i,h] + k[j,h] + a(e) K[h]) + t[r(e),h]. A relation shifts the score and nothing else:
-    what a relation should add to keys and values can be said by a one-hot edge feature. A node without in-edges gets
-    the bias b_o. One fused call does the work in O(N + E) memory; the unfused messages of PyG, with the same numbers
-    and [E, H, D] memory, are made only while an explainer asks (`explain`) or hooks on messages are registered. Dropout
-    has one probability on both paths but other draws: the kernel's counter-based mask, or torch's own dropout.
+    score is w[h] . leaky_relu(q[i,h] + k[j,h] + s[r(e),h] + a(e) K[h]) + t[r(e),h]. A relation shifts the score by t
+    and, with `relation_vectors`, the keys and values by s and u, which is less work than a one-hot edge feature. A node
+    without in-edges gets the bias b_o. One fused call does the work in O(N + E) memory; the unfused messages of PyG,
+    with the same numbers and [E, H, D] memory, are made only while an explainer asks (`explain`) or hooks on messages
+    are registered. Dropout has one probability on both paths but other draws: the kernel's counter-based mask, or
+    torch's own dropout.
 
     Args:
         in_channels: Width of the nodes, or (source, target) widths for attention between two sets; -1 takes it from
@@ -42,6 +45,7 @@ class GraphAttention(MessagePassing):
         heads: Number of heads H. Default 8, as in Vaswani et al.
         edge_dim: Width F of the edge features; None: the layer takes none.
         num_relations: Number of relations R that the graph's pairs carry; None: relations are not read.
+        relation_vectors: Whether relations also add to keys (s) and values (u).
         score: "dot" (Vaswani et al. 2017) or "additive" (GATv2, Brody et al. 2022).
         normalizer: "softmax", "relu" or "sigmoid", see :func:`graphformer.kernels.attend`.
         dropout: Probability with which a weight is dropped in training, in [0, 1).
@@ -65,6 +69,8 @@ class GraphAttention(MessagePassing):
     edge_key: Parameter | None
     edge_value: Parameter | None
     relation_bias: Parameter | None
+    relation_key: Parameter | None
+    relation_value: Parameter | None
     score_weight: Parameter | None
 
     def __init__(
@@ -75,6 +81,7 @@ class GraphAttention(MessagePassing):
         *,
         edge_dim: int | None = None,
         num_relations: int | None = None,
+        relation_vectors: bool = False,
         score: str = "dot",
         normalizer: str = "softmax",
         dropout: float = 0.0,
@@ -84,6 +91,9 @@ class GraphAttention(MessagePassing):
     ) -> None:
         source, target = _read_widths(in_channels)
         _check_options(out_channels, heads, edge_dim, num_relations, dropout)
+        remedy = "Pass num_relations=, or leave relation_vectors out."
+        told = not relation_vectors or num_relations is not None
+        require(told, _WHERE, "relation_vectors", "be False where num_relations is None", relation_vectors, remedy)
         require_choice(score, ("dot", "additive"), _WHERE, "score", "Other scores are made with attend.")
         require_choice(normalizer, ("softmax", "relu", "sigmoid"), _WHERE, "normalizer")
         require_choice(flow, ("source_to_target", "target_to_source"), _WHERE, "flow")
@@ -107,6 +117,9 @@ class GraphAttention(MessagePassing):
         self.edge_key = None if edge_dim is None else Parameter(torch.empty(edge_dim, *head_shape))
         self.edge_value = None if edge_dim is None else Parameter(torch.empty(edge_dim, *head_shape))
         self.relation_bias = None if num_relations is None else Parameter(torch.empty(num_relations, heads))
+        vectors = None if num_relations is None or not relation_vectors else (num_relations, *head_shape)
+        self.relation_key = None if vectors is None else Parameter(torch.empty(vectors))
+        self.relation_value = None if vectors is None else Parameter(torch.empty(vectors))
         self.score_weight = Parameter(torch.empty(head_shape)) if score == "additive" else None
         self.reset_parameters()
 
@@ -115,7 +128,7 @@ class GraphAttention(MessagePassing):
         super().reset_parameters()
         for linear in (self.lin_key, self.lin_query, self.lin_value, self.lin_out):
             linear.reset_parameters()
-        for weight in (self.edge_key, self.edge_value):
+        for weight in (self.edge_key, self.edge_value, self.relation_key, self.relation_value):
             if weight is not None:
                 torch.nn.init.xavier_uniform_(weight.data.flatten(1))  # fans as of the linear map F -> H * D
         if self.relation_bias is not None:
@@ -169,9 +182,8 @@ class GraphAttention(MessagePassing):
             out = self._send_messages(value, alpha, graph, terms.get("edge_attr"))
         else:
             dropout = self.dropout if self.training else 0.0
-            out = attend(
-                query, key, value, graph, **terms, edge_value=self.edge_value, dropout=dropout, backend=self.backend
-            )
+            terms.update(edge_value=self.edge_value, relation_value=self._of(graph, self.relation_value))
+            out = attend(query, key, value, graph, **terms, dropout=dropout, backend=self.backend)
         out = self.lin_out(out.flatten(1))
         if return_attention_weights is True and alpha is not None:
             return out, (self._in_flow(graph.edge_index), alpha)
@@ -257,11 +269,18 @@ class GraphAttention(MessagePassing):
                     "none" if graph.relation is None else graph.num_relations,
                     "Make it with relation=, or change num_relations.",
                 )
-            terms["relation_bias"] = self.relation_bias[: graph.num_relations]
+            terms.update(
+                relation_bias=self._of(graph, self.relation_bias), relation_key=self._of(graph, self.relation_key)
+            )
         edge_attr = self._read_edge_attr(edge_attr)
         if edge_attr is not None:
             terms.update(edge_attr=edge_attr, edge_key=self.edge_key)
         return terms
+
+    @staticmethod
+    def _of(graph: AttentionGraph, table: Tensor | None) -> Tensor | None:
+        """The rows of a table that the graph's relations ask for."""
+        return None if table is None else table[: graph.num_relations]
 
     def _read_edge_attr(self, edge_attr: Tensor | None) -> Tensor | None:
         if edge_attr is None:
@@ -301,11 +320,12 @@ class GraphAttention(MessagePassing):
         return edge_index.flip(0) if self.flow == "target_to_source" else edge_index
 
     def _send_messages(self, value: Tensor, alpha: Tensor, graph: AttentionGraph, edge_attr: Tensor | None) -> Tensor:
-        edge_value = None
+        edge_value = None if self.relation_value is None else self.relation_value[graph.relation]
         if edge_attr is not None:
             if graph.own_edge is not None:  # -1, no edge of the node set, reads the row of zeros
                 edge_attr = torch.nn.functional.pad(edge_attr, (0, 0, 0, 1))[graph.own_edge]
-            edge_value = torch.einsum("ef,fhd->ehd", edge_attr.to(value.dtype), self.edge_value)
+            mapped = torch.einsum("ef,fhd->ehd", edge_attr.to(value.dtype), self.edge_value)
+            edge_value = mapped if edge_value is None else edge_value + mapped
         size = graph.size if self.flow == "source_to_target" else graph.size[::-1]
         edge_index = self._in_flow(graph.edge_index)
         # propagate_type: (value: Tensor, alpha: Tensor, edge_value: OptTensor)

@@ -33,6 +33,7 @@ class TransformerBlock(torch.nn.Module):
         degree_scaler: Whether the attention's output passes a :class:`DegreeScaler` over the number of a query's keys.
         edge_dim: As in :class:`GraphAttention`.
         num_relations: As in :class:`GraphAttention`.
+        relation_vectors: As in :class:`GraphAttention`.
         score: As in :class:`GraphAttention`.
         normalizer: As in :class:`GraphAttention`.
         backend: As in :class:`GraphAttention`.
@@ -60,6 +61,7 @@ class TransformerBlock(torch.nn.Module):
         degree_scaler: bool = False,
         edge_dim: int | None = None,
         num_relations: int | None = None,
+        relation_vectors: bool = False,
         score: str = "dot",
         normalizer: str = "softmax",
         backend: str = "auto",
@@ -78,6 +80,7 @@ class TransformerBlock(torch.nn.Module):
             heads,
             edge_dim=edge_dim,
             num_relations=num_relations,
+            relation_vectors=relation_vectors,
             score=score,
             normalizer=normalizer,
             dropout=attention_dropout,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
+from dataclasses import fields
 from functools import lru_cache
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from graphformer._checks import refuse
+from graphformer._errors import UnsupportedError
+from graphformer._transforms import keep
 from graphformer.graphs import AttentionGraph
 from graphformer.patterns import Pattern
 from graphformer.patterns.pattern import Nodes
@@ -30,15 +36,39 @@ def lay(pattern: Pattern, key_lengths: Lengths, query_lengths: Lengths, device: 
         >>> lay(Window(1), (3, 3), (3, 3), torch.device("cpu")) is graph
         True
     """
-    if torch.compiler.is_compiling() or not has_hash(pattern):
+    if torch.compiler.is_compiling():
+        # Told as text, sizes are constants of the program.
+        lengths = [[f"{length}" for length in side] for side in (key_lengths, query_lengths)]
+        told = "".join(f"({', '.join(side)},)," for side in lengths)
+        return getattr(_compiled, _lay_for_compiler(pattern, told, device))
+    if not has_hash(pattern):
         return pattern.on(nodes_of(key_lengths, query_lengths)).to(device)
     return _lay_once(pattern, key_lengths, query_lengths, device)
 
 
+_compiled = SimpleNamespace()  # the graphs of compiled programs, for as long as these may run
+
+
+@torch.compiler.assume_constant_result
+def _lay_for_compiler(pattern: Pattern, lengths: str, device: torch.device) -> str:
+    """Where the graph is: a program reads it there as it reads one that a user has made ready."""
+    if any(field.name not in vars(pattern) for field in fields(pattern)):
+        rule, remedy = "be made outside of what torch.compile compiles", "Make it before, or give a ready graph."
+        refuse(type(pattern).__name__, "the pattern", rule, "one from inside", remedy, UnsupportedError)
+    # This runs as it stands, while the program is traced: all is made that the program, which makes none, then reads.
+    torch.compiler._is_compiling_flag, flag = False, torch.compiler._is_compiling_flag
+    try:
+        graph = _lay_once(pattern, *literal_eval(lengths), device)
+    finally:
+        torch.compiler._is_compiling_flag = flag
+    name = f"graph_{id(graph)}"
+    setattr(_compiled, name, graph)
+    return name
+
+
 @lru_cache(_NUM_GRAPHS)
 def _lay_once(pattern: Pattern, key_lengths: Lengths, query_lengths: Lengths, device: torch.device) -> AttentionGraph:
-    with torch.inference_mode(False):  # training may come after the evaluation that made the graph
-        return pattern.on(nodes_of(key_lengths, query_lengths)).to(device).prepare()
+    return keep(lambda: pattern.on(nodes_of(key_lengths, query_lengths)).to(device).prepare())
 
 
 def nodes_of(key_lengths: Lengths, query_lengths: Lengths) -> Nodes:
@@ -83,8 +113,7 @@ def share(graph: AttentionGraph, num_sets: int) -> AttentionGraph:
     if torch.compiler.is_compiling():
         return AttentionGraph.union([graph] * num_sets)
     if graph not in _shared or _shared[graph][0] != num_sets:
-        with torch.inference_mode(False):
-            _shared[graph] = num_sets, AttentionGraph.union([graph] * num_sets).prepare()
+        _shared[graph] = num_sets, keep(lambda: AttentionGraph.union([graph] * num_sets).prepare())
     return _shared[graph][1]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdRef
 
+from graphformer._transforms import keep, plain
 from graphformer.graphs import AttentionGraph
-from graphformer.nn.conv.cache import cached
+from graphformer.nn.conv.cache import cached, mark_of
 from graphformer.nn.dense_batch import has_hash
 from graphformer.patterns import Pattern
 from graphformer.patterns.node_sets import read_nodes
@@ -31,6 +31,7 @@ def graph_of(
         facts: Tensors that a pattern may read by name, such as `pos`; others are passed over.
 
     Example:
+        >>> import torch
         >>> from graphformer.patterns import Full
         >>> batch = torch.tensor([0, 0, 1])
         >>> graph_of(Full(), 3, None, batch, {}).num_edges
@@ -42,7 +43,7 @@ def graph_of(
         edge_index = edge_index.edge_index
     known: dict[str, Any] = {name: fact for name, fact in facts.items() if isinstance(fact, Tensor)}
     known.update(edge_index=edge_index, batch=batch)
-    key = edge_index if batch is None else batch
+    key = plain(edge_index if batch is None else batch, repr(pattern), "batch or edge_index")
     if not isinstance(key, Tensor) or not has_hash(pattern):
         return _lay(pattern, num_nodes, known).graph
     held: list[_Laid] = cached(key, (graph_of, pattern, num_nodes), list)
@@ -55,22 +56,24 @@ class _Laid(NamedTuple):
     """A graph, and what it was made from; the tensors themselves are not held."""
 
     graph: AttentionGraph
-    read: dict[str, tuple[WeakIdRef, int] | None]
+    read: dict[str, tuple[Any, ...] | None]
 
     def holds_for(self, known: dict[str, Any]) -> bool:
         return all(mark is not None and mark == _mark(known[name]) for name, mark in self.read.items())
 
 
-def _mark(fact: Any) -> tuple[WeakIdRef, int] | None:
-    """A tensor's identity and version; None where it has no version, or is none."""
-    return None if not isinstance(fact, Tensor) or fact.is_inference() else (WeakIdRef(fact), fact._version)
+def _mark(fact: Any) -> tuple[Any, ...] | None:
+    """A tensor's identity and what changes with its values; None where it has no version, or is none."""
+    fact = plain(fact, "pattern", "what it reads")
+    return None if not isinstance(fact, Tensor) or fact.is_inference() else (WeakIdRef(fact), *mark_of(fact))
 
 
 class _Nodes:
     """Nodes as patterns see them, which notes what is read of them."""
 
-    def __init__(self, num_nodes: int, known: dict[str, Any]) -> None:
+    def __init__(self, num_nodes: int, known: dict[str, Any], where: str) -> None:
         self.num_nodes = num_nodes
+        self.where = where
         self.known = known
         self.read: set[str] = set()
 
@@ -78,14 +81,13 @@ class _Nodes:
         if name not in self.known:
             raise AttributeError(name)
         self.read.add(name)
-        return self.known[name]
+        return plain(self.known[name], self.where, name)
 
 
 def _lay(pattern: Pattern, num_nodes: int, known: dict[str, Any]) -> _Laid:
-    nodes = _Nodes(num_nodes, known)
-    with torch.inference_mode(False):  # training may come after the evaluation that made the graph
-        sets = read_nodes(nodes, repr(pattern))
-        graph = pattern.on(sets).prepare()
+    nodes = _Nodes(num_nodes, known, repr(pattern))
+    sets = keep(lambda: read_nodes(nodes, repr(pattern)))
+    graph = keep(lambda: pattern.on(sets).prepare())
     # Reading the sets asks for both; the batch is what the entry goes by, and the edges count once they are looked at.
     read = nodes.read - {"batch", "edge_index"} | ({"edge_index"} if "edge_index" in vars(sets) else set())
     return _Laid(graph, {name: _mark(known[name]) for name in read})

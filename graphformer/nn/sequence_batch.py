@@ -82,8 +82,7 @@ class SequenceBatch:
             return lay(pattern, *lengths, device), rest
 
         def make() -> AttentionGraph:
-            with torch.inference_mode(False):  # training may come after the evaluation that made the graph
-                return pattern.on(nodes_of(*lengths), within=self._within(real)).to(device).prepare()
+            return pattern.on(nodes_of(*lengths), within=self._within(real)).to(device).prepare()
 
         # The layers of a model are given one mask.
         return cached(mask, (pattern, lengths), make) if has_hash(pattern) else make(), rest

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphformer import graphs
 from graphformer._checks import plain_integer, refuse, require, require_count
+from graphformer._transforms import keep
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.runs import KeyRuns
 from graphformer.patterns.draw import draw
@@ -116,6 +117,9 @@ class Pattern:
             tensor([[0, 1, 0, 1, 2, 1, 2],
                     [0, 0, 1, 1, 1, 2, 2]])
         """
+        return keep(lambda: self._lay(nodes, within))
+
+    def _lay(self, nodes: Nodes, within: KeyRuns | None) -> AttentionGraph:
         num_relations = self.num_relations
         sets = read_nodes(nodes, repr(self))
         terms = lowered(self, sets) if within is None else self._lower_within(sets, within)

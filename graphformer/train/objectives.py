@@ -177,10 +177,10 @@ class SubtokenPrediction(Objective):
         return y.new_tensor(len(y) * self.length)
 
     def predict(self, output: Tensor) -> Tensor:
-        """The likeliest words `[*, length]` int64; -1 for an unknown word and from the end on."""
+        """The likeliest words `[*, length]` int64; `num_outputs` for an unknown word, -1 from the end on."""
         words = self._by_place(output).argmax(2)
         ended = (words == self.num_outputs + 1).cummax(1).values
-        return words.where((words < self.num_outputs) & ~ended, -1)
+        return words.where(~ended, -1)
 
     def _by_place(self, output: Tensor) -> Tensor:
         return output.view(output.shape[0], self.length, -1)

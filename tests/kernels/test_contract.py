@@ -482,12 +482,3 @@ def test_without_the_library_auto_warns_once_and_goes_on(monkeypatch: pytest.Mon
     gf.attend(Q, K, V, GRAPH)  # a second warning would be an error
     with pytest.raises(gf.GraphformerError, match=r"'native': its C\+\+ library is not built"):
         gf.attend(Q, K, V, GRAPH, backend="native")
-
-
-def test_forward_mode_is_refused() -> None:
-    graph = gf.AttentionGraph.from_dense(torch.ones(3, 3).bool()).prepare()
-    x = torch.randn(3, 1, 2)
-    with pytest.raises(NotImplementedError, match="the result must be differentiated backward"):
-        torch.func.jvp(lambda x: gf.attend(x, x, x, graph), (x,), (torch.ones_like(x),))
-    with pytest.raises(NotImplementedError, match="forward-mode"):
-        torch.func.jacfwd(lambda x: gf.attend(x, x, x, graph))(x)

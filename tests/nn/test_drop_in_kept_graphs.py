@@ -79,6 +79,8 @@ WRITES = {
     "through a view": lambda edges: edges[1].copy_(edges[1].flip(0)),
     "out=": lambda edges: torch.remainder(edges + 1, N, out=edges),
     "set_": lambda edges: edges.set_(distinct_edges(num_edges=12)),
+    "data": lambda edges: setattr(edges, "data", edges.flip(0)),
+    "data of another size": lambda edges: setattr(edges, "data", distinct_edges(num_edges=12)),
 }
 
 

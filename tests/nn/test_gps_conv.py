@@ -10,7 +10,7 @@ import torch_geometric.nn as pyg
 from gps_cases import C, F, check, gatv2, gine, molecules, nothing, pair
 
 from graphformer._errors import InputError
-from graphformer.nn import GPSConv, MultiheadAttention
+from graphformer.nn import GPSConv, MultiheadAttention, TransformerConv
 from graphformer.patterns import (
     Full,
     Window,
@@ -162,6 +162,12 @@ def test_what_does_not_fit_is_refused():
     layer = GPSConv(C, None, edge_dim=F).double()
     with pytest.raises(InputError, match="edge_attr must be given where edge_dim = 3"):
         layer(data.x, data.edge_index, data.batch)
+    for conv in (gine(), TransformerConv(C, C, edge_dim=F)):  # which would say it in words of its own
+        layer = GPSConv(C, conv, edge_dim=F).double()
+        with pytest.raises(
+            InputError, match=r"GPSConv: edge_attr must be given where edge_dim = 3; got None\. Pass edge"
+        ):
+            layer(data.x, data.edge_index, data.batch)
     with pytest.raises(InputError, match="pattern must know which pairs are edges where edge_dim is given"):
         layer(data.x, data.edge_index, data.batch, edge_attr=data.edge_attr, graph=Full().on(data))
     with pytest.raises(InputError, match="nodes.batch must be sorted"):

@@ -277,6 +277,23 @@ def test_a_relation_shifts_the_score():
     close(alpha[3], torch.ones(H))
 
 
+@pytest.mark.parametrize("unfused", [False, True])
+@pytest.mark.parametrize("score", ["dot", "additive"])
+def test_relation_vectors_are_one_hot_edge_features(score, unfused):
+    edge_index, relation = some_edges(), torch.arange(17) % 3
+    layer = GraphAttention(C, C_OUT, heads=H, num_relations=4, relation_vectors=True, score=score)
+    features = GraphAttention(C, C_OUT, heads=H, edge_dim=4, score=score)
+    weights = {k: v for k, v in layer.state_dict().items() if not k.startswith("relation_")}
+    tables = {"edge_key": layer.relation_key, "edge_value": layer.relation_value}
+    features.load_state_dict(weights | tables)
+    if unfused:
+        layer.register_propagate_forward_hook(lambda *_: None)
+    x, graph = torch.randn(N, C), AttentionGraph.from_edge_index(edge_index, num_nodes=N, relation=relation)
+    wanted = features(x, edge_index, torch.nn.functional.one_hot(relation, 4).to(x.dtype))
+    close(layer(x, graph), wanted)
+    assert not torch.allclose(layer(x, AttentionGraph.from_edge_index(edge_index, N, relation=relation * 0)), wanted)
+
+
 def test_lazy_widths_are_taken_from_the_first_input():
     layer = GraphAttention((-1, -1), C_OUT, heads=H)
     empty = copy.deepcopy(layer)

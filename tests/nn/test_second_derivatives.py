@@ -29,19 +29,19 @@ WAYS = ["within", "duplicates, isolated atoms", "runs", "bipartite"]
 @pytest.fixture(params=["one chunk", "many chunks"])
 def _chunking(request, monkeypatch):
     if request.param == "many chunks":
-        monkeypatch.setattr(formula, "_part_edges", lambda tensors: 7)
+        monkeypatch.setattr(formula, "chunk_edges", lambda tensors: 7)
 
 
 @pytest.fixture
 def second_passes(monkeypatch):
     """Grows with every second derivative of the kernel."""
-    passes, moved = [], tangent.moved
+    passes, second = [], tangent.second
 
     def spy(*arguments):
         passes.append(arguments)
-        return moved(*arguments)
+        return second(*arguments)
 
-    monkeypatch.setattr(tangent, "moved", spy)
+    monkeypatch.setattr(tangent, "second", spy)
     return passes
 
 
@@ -169,6 +169,29 @@ def test_each_tensor_alone(score, name):
     assert torch.autograd.gradgradcheck(function, tensors[name].requires_grad_())
 
 
+@pytest.mark.parametrize("normalizer", ["softmax", "relu", "sigmoid"])
+@pytest.mark.parametrize("score", SCORES)
+def test_third_derivatives(score, normalizer):
+    """The second derivative along a direction is checked as a function: by its value's and its slope's differences."""
+    graph = random_graph(3, 4, num_edges=9, num_relations=2, seed=2)
+    shapes = {"query": (3, 2, 3), "key": (4, 2, 3), "value": (4, 2, 2), "weight": (2, 3), "relation_bias": (2, 2)}
+    shapes |= {"edge_attr": (9, 2), "edge_key": (2, 2, 3), "edge_value": (2, 2, 2)}
+    leaves = [torch.randn(shape, requires_grad=True) for shape in shapes.values()]
+    along = [torch.randn_like(leaf) for leaf in leaves]
+
+    def second(*leaves):
+        given = dict(zip(shapes, leaves, strict=True))
+        made = SCORES[score](given.pop("weight"))
+        nodes = [given.pop(field) for field in ("query", "key", "value")]
+        out = gf.attend(*nodes, graph, score=made, normalizer=normalizer, **given).sin().sum()
+        asked = [leaf for leaf in leaves if score != "dot" or leaf is not leaves[3]]
+        first = torch.autograd.grad(out, asked, create_graph=True)
+        moves = [move for leaf, move in zip(leaves, along, strict=True) if any(leaf is some for some in asked)]
+        return torch.autograd.grad(first, asked, moves, create_graph=True)
+
+    assert torch.autograd.gradcheck(second, leaves, fast_mode=True)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_removed_pairs_stay_out(backend):
     """Whatever a removed pair holds, second derivatives are those of the graph without it."""
@@ -197,20 +220,19 @@ def test_removed_pairs_stay_out(backend):
 
 
 def test_second_derivatives_hold_chunks_only(monkeypatch):
-    sizes = []
-    scores = tangent._scores
+    sizes, meet = [], tangent._meet
 
-    def spy(tensors, along, pairs, options):
-        sizes.append(pairs.query_index.shape[0])
-        return scores(tensors, along, pairs, options)
+    def spy(*arguments):
+        sizes.append(arguments[3].query_index.shape[0])
+        return meet(*arguments)
 
-    monkeypatch.setattr(tangent, "_scores", spy)
-    monkeypatch.setattr(formula, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(tangent, "_meet", spy)
+    monkeypatch.setattr(formula, "CHUNK_ELEMENTS", 10)
     x = torch.randn(5, 1, 2, requires_grad=True)
     out = gf.attend(x, x, x, random_graph(5, num_edges=23))
     (first,) = torch.autograd.grad(out.sin().sum(), x, create_graph=True)
     first.square().sum().backward()
-    assert sorted(sizes) == [3, 3, 10, 10, 10, 10]  # no smaller than all nodes; once forward, once for the backward
+    assert sizes == [5, 5, 5, 5, 3] * 2  # once for the weights, once for what follows from them
 
 
 def forces_through(layer, batch, call):

@@ -30,7 +30,7 @@ def test_words_are_learnt_with_their_end_and_unknown_ones():
     output = certain.view(2, 10)
     assert loss(output, names).item() == pytest.approx(0.0, abs=1e-6)
     assert loss(-output, names).item() > 10
-    assert loss.predict(output).tolist() == [[2, -1], [-1, 0]]
+    assert loss.predict(output).tolist() == [[2, -1], [3, 0]]
     ended_first = certain[[1, 0]].view(1, 10)
     assert loss.predict(ended_first).tolist() == [[-1, -1]]
 

@@ -80,8 +80,9 @@ class Sorter {
     using E = Edge<Index, Id>;
 
     Sorter(int64_t num_edges, int64_t num_rows, int threads, int64_t *ptr, void *index, void *edge_id)
-        : num_edges_(num_edges), num_rows_(num_rows), threads_(int(std::min<int64_t>(threads, 1 + num_edges / kBucketEdges))),
-          ptr_(ptr), index_(static_cast<Index *>(index)), edge_id_(static_cast<Id *>(edge_id)) {
+        : num_edges_(num_edges), num_rows_(num_rows),
+          threads_(int(std::min<int64_t>(threads, 1 + num_edges / kBucketEdges))), ptr_(ptr),
+          index_(static_cast<Index *>(index)), edge_id_(static_cast<Id *>(edge_id)) {
         const int row_bits = std::bit_width(uint64_t(std::max<int64_t>(num_rows - 1, 0)));
         const uint64_t wanted = std::min(kMostBuckets, 1 + num_edges / kBucketEdges);
         shift_ = std::max(0, row_bits - int(std::bit_width(wanted - 1)));
@@ -144,7 +145,8 @@ class Sorter {
 
     // Sort by the other end, from its lowest digit to its highest; returns where the result lies.
     static E *by_other(E *edges, int64_t count, int bits, std::vector<E> &spare) {
-        if (std::is_sorted(edges, edges + count, [](const E &a, const E &b) { return a.other < b.other; })) return edges;
+        const auto comes_first = [](const E &a, const E &b) { return a.other < b.other; };
+        if (std::is_sorted(edges, edges + count, comes_first)) return edges;
         if (int64_t(spare.size()) < count) spare.resize(count);
         E *from = edges, *to = spare.data();
         const int passes = (bits + kMostDigitBits - 1) / kMostDigitBits, digit_bits = (bits + passes - 1) / passes;
@@ -196,8 +198,8 @@ struct Sizes {
 
 template <class Index, class Id, class Given>
 int32_t make(const Sizes &n, const void *row, const void *other, int64_t *ptr, void *index, void *edge_id) {
-    const EdgeList<Index, Id, Given> list{static_cast<const Given *>(row), static_cast<const Given *>(other), n.num_rows,
-                                          n.num_others};
+    const EdgeList<Index, Id, Given> list{static_cast<const Given *>(row), static_cast<const Given *>(other),
+                                          n.num_rows, n.num_others};
     Sorter<Index, Id> sorter(n.num_edges, n.num_rows, n.threads, ptr, index, edge_id);
     std::atomic<bool> in_range{true}, in_order{true};
 #pragma omp parallel for num_threads(sorter.threads()) schedule(static, 1)
@@ -234,7 +236,8 @@ int32_t transpose(const Sizes &n, const int64_t *ptr, const void *index, const v
 // kOutOfMemory where there is none left.
 extern "C" {
 // Edges sorted by (row, other, id) into ptr [num_rows + 1], index [E], edge_id [E]. Returns -1 where an id is out of
-// range (nothing is written then), 1 where the edges were in order (then edge_id, the positions, is not written), else 0.
+// range (nothing is written then), 1 where the edges were in order (then edge_id, the positions, is not written), else
+// 0.
 int32_t gf_make_layout(const void *row, const void *other, int32_t wide_given, int64_t num_edges, int64_t num_rows,
                        int64_t num_others, int32_t wide_index, int32_t wide_id, int32_t threads, int64_t *ptr,
                        void *index, void *edge_id) {
@@ -257,7 +260,8 @@ int32_t gf_transpose_layout(const int64_t *ptr, const void *index, const void *e
                             int64_t *ptr_out, void *index_out, void *edge_id_out) {
     const Sizes sizes{num_edges, num_rows, num_others, threads};
     const auto run = [&](auto maker) {
-        return or_out_of_memory<int32_t>([&] { return maker(sizes, ptr, index, edge_id, ptr_out, index_out, edge_id_out); });
+        return or_out_of_memory<int32_t>(
+            [&] { return maker(sizes, ptr, index, edge_id, ptr_out, index_out, edge_id_out); });
     };
     if (wide_index) return wide_id ? run(transpose<int64_t, int64_t>) : run(transpose<int64_t, int32_t>);
     return wide_id ? run(transpose<int32_t, int64_t>) : run(transpose<int32_t, int32_t>);

@@ -1,6 +1,7 @@
 // Runs of keys, row by row: joined, combined, listed. See graphs/sweep.py.
 //
-// What the rows give is counted first and written by a second call, so that nothing is held beside arguments and result.
+// What the rows give is counted first and written by a second call, so that nothing is held beside arguments and
+// result.
 #include <algorithm>
 #include <cstdint>
 #include <utility>

@@ -114,7 +114,8 @@ struct Side {
         const auto row = [&](int64_t e) { return by_query ? c.pairs[e].first : c.pairs[e].second; };
         const auto other_of = [&](int64_t e) { return by_query ? c.pairs[e].second : c.pairs[e].first; };
         std::iota(id.begin(), id.end(), int64_t(0));
-        std::stable_sort(id.begin(), id.end(), [&](int64_t a, int64_t b) { return std::pair(row(a), other_of(a)) < std::pair(row(b), other_of(b)); });
+        const auto place = [&](int64_t e) { return std::pair(row(e), other_of(e)); };
+        std::stable_sort(id.begin(), id.end(), [&](int64_t a, int64_t b) { return place(a) < place(b); });
         for (int64_t e : id) {
             ptr[row(e) + 1]++;
             other.push_back(other_of(e));
@@ -237,7 +238,7 @@ class Call {
             p.key_index = integers(by_query.other), p.query_index = integers(by_key.other);
             p.edge_id = integers(by_query.id), p.key_edge_id = integers(by_key.id);
         }
-        if (case_.is_tiled && !case_.pairs.empty()) {
+        if (case_.is_tiled && !case_.pairs.empty() && !p.edge_key) {
             set_tiles(by_query, p.query_tile_ptr, p.query_tiles);
             set_tiles(by_key, p.key_tile_ptr, p.key_tiles);
         }

@@ -124,7 +124,8 @@ inline void dot_rows(const T *const *a, const T *const *b, int count, int heads,
     for (int t = 0; t < count; t++) dot_row<W, kLanes<T>>(a[t], b[t], 0, heads, out + t * stride, term);
 }
 
-// The sum of term(a, b) over the columns c .. stop, any number of them: vectors of n, then of half as many, down to one.
+// The sum of term(a, b) over the columns c .. stop, any number of them: vectors of n, then of half as many, down to
+// one.
 template <int n, class T, class Term>
 GF_INLINE T dot_columns(const T *a, const T *b, int c, int stop, const Term &term) {
     T total = 0;
@@ -193,8 +194,8 @@ inline void add_columns(T *sum, const T *weight, int stride, const T *const *a, 
 // The same for any columns c .. stop: those of one head, whose weight they share, or of heads of one column each, whose
 // weights lie side by side.
 template <int n, bool kShared, class T, class Term>
-inline void add_any(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int c, int stop,
-                    const Term &term) {
+inline void add_any(T *sum, const T *weight, int stride, const T *const *a, const T *const *b, int count, int c,
+                    int stop, const Term &term) {
     using V = Vector<T, n>;
     for (; c + n <= stop; c += n) {
         V s = load<V>(sum + c);

@@ -1,12 +1,9 @@
-// Panels of 32 lanes, one for each row of a window, and the one product that the tile loops are made of. A panel is [rows][kWindow]: each of its
-// columns belongs to one query (or one key) of a window, so that sums, maxima and masks run straight down vector lanes
-// and what is wrong with one lane never reaches another.
+// Panels of 32 lanes, one for each row of a window, and the one product that the tile loops are made of. A panel is
+// [rows][kWindow]: each of its columns belongs to one query (or one key) of a window, so that sums, maxima and masks
+// run straight down vector lanes and what is wrong with one lane never reaches another.
 #pragma once
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <type_traits>
 
 #include "heads.h"
@@ -15,29 +12,6 @@
 namespace GF_NAMESPACE {
 
 constexpr int kRowsAtOnce = kVectorBytes == 64 ? 8 : 4;  // two vectors each in registers
-
-struct FreeAligned {
-    void operator()(void *memory) const { std::free(memory); }
-};
-
-// Memory on cache lines, for panels.
-template <class T>
-class Aligned {
-    std::unique_ptr<T[], FreeAligned> memory;
-    int64_t size = 0;
-
-  public:
-    void resize(int64_t count) {
-        const size_t bytes = (size_t(count < 1 ? 1 : count) * sizeof(T) + 63) / 64 * 64;
-        memory.reset(static_cast<T *>(std::aligned_alloc(64, bytes)));
-        if (!memory) throw std::bad_alloc();
-        size = count;
-    }
-    void grow(int64_t count) {
-        if (count > size) resize(count);
-    }
-    T *data() const { return memory.get(); }
-};
 
 // R rows and N vectors of C (+)= A B, the sums in registers. A(m, k) is a[m * stride + k], or a[k * stride + m].
 template <class T, int R, int N, bool kByColumn>
@@ -153,7 +127,8 @@ void transpose(const T *in, int in_stride, int rows, int columns, T *out, int ou
         for (int c = 0; c < whole_columns; c += kSize)
             transpose_block(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
     for (int r = 0; r < rows; r++)
-        for (int c = r < whole_rows ? whole_columns : 0; c < columns; c++) out[c * out_stride + r] = in[r * in_stride + c];
+        for (int c = r < whole_rows ? whole_columns : 0; c < columns; c++)
+            out[c * out_stride + r] = in[r * in_stride + c];
 }
 
 // Calls work(lane) for each bit that is set.

@@ -6,8 +6,8 @@ enum InputType : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16 };
 enum Score : int32_t { kDot, kLeakyRelu, kTanh };
 enum Normalizer : int32_t { kSoftmax, kRelu, kSigmoid };
 
-// Letters: N queries, M keys, E edges, H heads, D width, V value width, R relations, F edge features. "real" is float, or
-// double for float64 inputs. Pointers that a problem does not need are null.
+// Letters: N queries, M keys, E edges, H heads, D width, V value width, R relations, F edge features. "real" is float,
+// or double for float64 inputs. Pointers that a problem does not need are null.
 struct Problem {
     int64_t num_queries, num_keys, num_edges;
     int32_t heads, width, value_width, num_relations, num_features, num_chunks;
@@ -35,7 +35,7 @@ struct Problem {
     const void *relation_bias, *relation_key, *relation_value; // [R, H], [R, H, D], [R, H, V]
     const void *edge_attr;                                     // [E, F]
     const void *edge_query;  // [N, H, F]: query . edge_key, dot score
-    const void *edge_key;    // [F, H, D], additive score
+    const void *edge_key;    // [F, H, D], additive score; comes without tiles
     const void *edge_grad;   // [N, H, F]: grad_out . edge_value
 
     // outputs, real; every element is written

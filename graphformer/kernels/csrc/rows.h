@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <new>
 
 #include "activations.h"
+#include "array.h"
 #include "heads.h"
 #include "inputs.h"
 #include "math.h"
@@ -17,18 +17,6 @@
 #include "schedule.h"
 
 namespace GF_NAMESPACE {
-
-// Numbers that start at a cache line, zeroed.
-template <class T>
-struct Array {
-    T *start;
-    explicit Array(size_t size) : start(static_cast<T *>(::operator new(size * sizeof(T), std::align_val_t(64)))) {
-        std::fill(start, start + size, T(0));
-    }
-    Array(const Array &) = delete;
-    ~Array() { ::operator delete(start, std::align_val_t(64)); }
-    operator T *() const { return start; }
-};
 
 // Heads are padded so that steps of `lanes` numbers, whole vectors, hold whole pairs or a share of one pair.
 template <class T>
@@ -97,7 +85,7 @@ struct Rows {
           by_head(problem.heads),
           ones(p.weight ? 0 : H * D),
           additive_weight(p.weight ? real(p.weight) : ones) {
-        std::fill(ones.start, ones.start + (p.weight ? 0 : H * D), T(1));
+        std::fill(ones.data(), ones.data() + (p.weight ? 0 : H * D), T(1));
     }
 
     static const T *real(const void *base) { return static_cast<const T *>(base); }
@@ -125,9 +113,10 @@ struct Rows {
         b.first[0] = 0;
         for (int r = 1; r < b.rows; r++) b.first[r] = int(side.ptr[range.row + r] - range.begin);
         b.first[b.rows] = b.count;
-        if (side.run_ptr) each_row([&](int r, int from, int to) { follow_runs(b.first_row + r, start + from, from, to); });
-        else
+        if (!side.run_ptr)
             for (int t = 0; t < b.count; t++) b.other[t] = at(side.index, side.is_wide, start + t);
+        else
+            each_row([&](int r, int from, int to) { follow_runs(b.first_row + r, start + from, from, to); });
     }
 
     // The other ends of the pairs from .. to, which a row has from `position` on.
@@ -160,7 +149,8 @@ struct Rows {
     // The rows of the other ends. Runs need no asking: their rows lie side by side.
     void gather(const void *base, int64_t start, int length, T *built, const T **rows) const {
         for (int t = 0; t < b.count; t++) {
-            if (side.index) prefetch_row(base, p.input_type, side.index, side.is_wide, start + t + kAhead, p.num_edges, length);
+            if (side.index)
+                prefetch_row(base, p.input_type, side.index, side.is_wide, start + t + kAhead, p.num_edges, length);
             rows[t] = read_row<T>(base, p.input_type, b.other[t], length, builds ? built + t * length : nullptr);
         }
     }
@@ -283,7 +273,7 @@ struct Rows {
         for (int t = 0; t < b.count; t++) {
             const T *attr = real(p.edge_attr) + b.edge[t] * W, *row = of_node + b.node[t] * H * W;
             for (int l = 0; l < std::max(W, kLanes<T>); l++) repeated[l] = attr[l % W];
-            dot_row<W, kLanes<T>>(row, row, 0, H, by_head.start, WithRepeated<T>{repeated, W});
+            dot_row<W, kLanes<T>>(row, row, 0, H, by_head.data(), WithRepeated<T>{repeated, W});
             for (int h = 0; h < H; h++) out[t * P + h] += by_head[h];
         }
     }
@@ -444,8 +434,8 @@ struct Rows {
         clear_removed(step);
     }
 
-    // What d score of the pairs from .. to gives to `sum`, the gradient of query or key, before scale_steps; `other`: the
-    // rows of key or query.
+    // What d score of the pairs from .. to gives to `sum`, the gradient of query or key, before scale_steps; `other`:
+    // the rows of key or query.
     void add_steps(T *sum, const T *const *other, int from, int to) const {
         if (p.score == kDot) return add_rows(sum, b.step, other, other, D, from, to);
         with_activation([&](auto f) { add_rows(sum, b.step, b.query, b.key, D, from, to, SlopeTerm<decltype(f)>{f}); });

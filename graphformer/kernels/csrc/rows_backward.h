@@ -110,7 +110,7 @@ struct QueryRows : Rows<T> {
         clear(sums);
         for (int64_t start = range.begin; start < range.end; start += kBlock) {
             load_block(range, start);
-            std::copy(delta, delta + H, b.by_row.start);
+            std::copy(delta, delta + H, b.by_row.data());
             this->repeat(b.by_row, b.delta);
             this->block_steps();
             add_pairs(sums, chunk, 0, b.count);
@@ -135,8 +135,8 @@ struct QueryRows : Rows<T> {
         // Nothing is removed: what edge features take part in is summed over pairs or heads in registers.
         const bool whole = F && !b.has_removed;
         if (whole) spread_features(sums, from, to);
-        const bool left = !whole || p.grad_bias || p.grad_relation_bias || p.grad_relation_value || p.grad_relation_key ||
-                          p.score != kDot;
+        const bool left = !whole || p.grad_bias || p.grad_relation_bias || p.grad_relation_value ||
+                          p.grad_relation_key || p.score != kDot;
         for (int t = from; wants_pairs && left && t < to; t++) spread_pair(t, b.node[t], chunk, sums, !whole);
     }
 
@@ -152,8 +152,8 @@ struct QueryRows : Rows<T> {
         for (int t = from; t < to; t++) attr[t] = real(p.edge_attr) + b.edge[t] * F;
         const auto add = [&](T *sum, const T *weight) {
             for (int h = 0; sum && h < H; h++)
-                add_any<kLanes<T>, true>(sum + h * F, weight + from * P + h, P, attr + from, attr + from, to - from, 0, F,
-                                         Second{});
+                add_any<kLanes<T>, true>(sum + h * F, weight + from * P + h, P, attr + from, attr + from, to - from, 0,
+                                         F, Second{});
         };
         add(sums.edge_sum, kept);
         if (p.score == kDot) add(sums.edge_query, step);
@@ -186,7 +186,8 @@ struct QueryRows : Rows<T> {
                 if (sums.edge_sum && features) add_scaled(sums.edge_sum + h * F, kept, attr, F);
                 if (p.grad_relation_value)
                     add_scaled(real(p.grad_relation_value) + (table + h) * V, kept, b.grad[t] + h * V, V);
-                if (grad_attr && features && p.edge_grad) add_scaled(grad_attr, kept, real(p.edge_grad) + (i * H + h) * F, F);
+                if (grad_attr && features && p.edge_grad)
+                    add_scaled(grad_attr, kept, real(p.edge_grad) + (i * H + h) * F, F);
             }
             if (p.score != kDot) {
                 additive_pair(t, h, chunk, table, attr, grad_attr);
@@ -225,7 +226,8 @@ struct KeyRows : Rows<T> {
     Array<T> own_key, own_value;  // [rows of a block, H, D or V], where they are converted
 
     explicit KeyRows(const Problem &problem)
-        : Base(problem, by_key(problem)), own_key(this->builds ? kBlock * H * D : 0), own_value(this->builds ? kBlock * H * V : 0) {}
+        : Base(problem, by_key(problem)), own_key(this->builds ? kBlock * H * D : 0),
+          own_value(this->builds ? kBlock * H * V : 0) {}
 
     // grad_key(j) and grad_value(j): where the gradients of key j go, or null
     template <class GradKey, class GradValue>

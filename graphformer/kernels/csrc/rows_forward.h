@@ -22,8 +22,8 @@ struct ForwardRows : Rows<T> {
     T *largest, *total, *shrink;  // [S], every pair of a step by itself
 
     explicit ForwardRows(const Problem &problem)
-        : Base(problem, by_query(problem)), own(problem.input_type >= kBFloat16 ? kBlock * H * D : 0), row(3 * S), largest(row),
-          total(row + S), shrink(row + 2 * S) {}
+        : Base(problem, by_query(problem)), own(problem.input_type >= kBFloat16 ? kBlock * H * D : 0), row(3 * S),
+          largest(row), total(row + S), shrink(row + 2 * S) {}
 
     struct Larger {  // NaN stays
         template <class V>

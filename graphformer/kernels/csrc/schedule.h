@@ -46,8 +46,8 @@ inline RowsOf by_key(const Problem &p) {
 
 // The id of a pair that the runs by query hold: its position there.
 inline int64_t edge_of_runs(const Problem &p, int64_t query, int64_t key) {
-    const int64_t *stop = p.query_run_stop;
-    return key + p.query_run_shift[std::upper_bound(stop + p.query_run_ptr[query], stop + p.query_run_ptr[query + 1], key) - stop];
+    const int64_t *stop = p.query_run_stop, *runs = p.query_run_ptr + query;
+    return key + p.query_run_shift[std::upper_bound(stop + runs[0], stop + runs[1], key) - stop];
 }
 
 // The positions begin .. end: part `part` of `parts` of a row, or several rows that fit into one block.
@@ -116,7 +116,8 @@ struct LongRows {
 // The rows from `row` on, all before `stop`, that share a block: as many as fit, but at least that one.
 inline int64_t rows_of_block(const RowsOf &all, int64_t row, int64_t stop) {
     int64_t last = row + 1;
-    while (last < stop && last - row < kBlock && all.ptr[last + 1] - all.ptr[row] <= kBlock && !all.is_tiled(last)) last++;
+    const auto fits = [&] { return last - row < kBlock && all.ptr[last + 1] - all.ptr[row] <= kBlock; };
+    while (last < stop && fits() && !all.is_tiled(last)) last++;
     return last - row;
 }
 
@@ -144,7 +145,8 @@ void for_ranges(const Problem &p, const RowsOf &all, Work work) {
                         work(*loops, Range{at.row, rows, 0, 1, begin, ptr[at.row + rows]}, c);
                         at = {at.row + rows, 0};
                     } else {
-                        const int64_t start = begin + edges * at.part / parts, end = begin + edges * (at.part + 1) / parts;
+                        const int64_t start = begin + edges * at.part / parts;
+                        const int64_t end = begin + edges * (at.part + 1) / parts;
                         work(*loops, Range{at.row, 1, at.part, parts, start, end}, c);
                         at = at.part + 1 < parts ? Cut{at.row, at.part + 1} : Cut{at.row + 1, 0};
                     }

@@ -10,24 +10,24 @@ namespace GF_NAMESPACE {
 template <class T, bool kByQuery>
 struct Tile : Window<T, kByQuery> {
     using Base = Window<T, kByQuery>;
-    using Base::p, Base::H, Base::D, Base::V, Base::F, Base::R, Base::h, Base::n, Base::first_row, Base::other, Base::mask;
-    using Base::every_mask, Base::bad, Base::any_bad, Base::id, Base::relation, Base::keep, Base::removes, Base::kInfinity;
-    using Base::lanes_a, Base::lanes_b, Base::entries_a, Base::entries_b, Base::real, Base::head_row;
+    using Base::p, Base::H, Base::D, Base::V, Base::F, Base::R, Base::h, Base::n, Base::first_row, Base::other;
+    using Base::mask, Base::every_mask, Base::bad, Base::any_bad, Base::id, Base::relation, Base::keep, Base::removes;
+    using Base::kInfinity, Base::lanes_a, Base::lanes_b, Base::entries_a, Base::entries_b, Base::real, Base::head_row;
 
     using Whole = Vector<T, kLanes<T>>;
-    const bool has_pair_terms;
+    const bool adds_relations;  // pair by pair, to the additive score
     // blocks [kEntries][kWindow]: alpha in weight, P in kept, d alpha and then g in upstream
-    Aligned<T> score, weight, kept, safe, upstream;
-    Aligned<T> sum_a, sum_b, pair_lanes;           // [D or V][kWindow]
-    Aligned<T> relation_score, relation_upstream;  // [R][kWindow], by query
-    Aligned<T> relation_bias;                      // [R], of this head
+    Array<T> score, weight, kept, safe, upstream;
+    Array<T> sum_a, sum_b, pair_lanes;           // [D or V][kWindow]
+    Array<T> relation_score, relation_upstream;  // [R][kWindow], by query
+    Array<T> relation_bias;                      // [R], of this head
     T statistic[kWindow], delta[kWindow];
     T entry_statistic[kEntries], entry_delta[kEntries];
     T scales[kWindow];  // of sum_a
 
     Tile(const Problem &problem, const Poisoned &poisoned, bool heads_together)
         : Base(problem, poisoned, heads_together),
-          has_pair_terms(problem.score != kDot && (problem.relation_key || problem.edge_key)) {
+          adds_relations(problem.score != kDot && problem.relation_key) {
         for (auto *block : {&score, &weight, &kept, &safe, &upstream}) block->resize(kEntries * kWindow);
         sum_a.resize(int64_t(D) * kWindow);
         sum_b.resize(int64_t(V) * kWindow);
@@ -41,11 +41,11 @@ struct Tile : Window<T, kByQuery> {
     void begin(int64_t window, int head, bool reads_second) {
         Base::begin(window, head, reads_second);
         if (relation_score.data())
-            multiply<T, false>(real(p.relation_key) + h * D, int64_t(H) * D, R, D, lanes_a.data(), relation_score.data(), false);
+            multiply<T, false>(real(p.relation_key) + h * D, int64_t(H) * D, R, D, lanes_a, relation_score, false);
         if (relation_upstream.data() && reads_second)
-            multiply<T, false>(real(p.relation_value) + h * V, int64_t(H) * V, R, V, lanes_b.data(), relation_upstream.data(), false);
+            multiply<T, false>(real(p.relation_value) + h * V, int64_t(H) * V, R, V, lanes_b, relation_upstream, false);
         for (int r = 0; relation_bias.data() && r < R; r++)
-            relation_bias.data()[r] = real(p.relation_bias)[int64_t(r) * H + h];
+            relation_bias[r] = real(p.relation_bias)[int64_t(r) * H + h];
     }
 
     int64_t query_of(int t, int l) const { return kByQuery ? first_row + l : other[t]; }
@@ -75,10 +75,11 @@ struct Tile : Window<T, kByQuery> {
             const int32_t *r = relation + t * kWindow;
             T *row = score.data() + t * kWindow;
             if (kByQuery)
-                for (int l = 0; l < kWindow; l++) row[l] += relation_score.data()[r[l] * kWindow + l];
+                for (int l = 0; l < kWindow; l++) row[l] += relation_score[r[l] * kWindow + l];
             else
                 for_bits(mask[t], [&](int l) {
-                    row[l] += T(p.scale) * dot(entries_a + t * D, real(p.relation_key) + (int64_t(r[l]) * H + h) * D, D);
+                    const T *extra = real(p.relation_key) + (int64_t(r[l]) * H + h) * D;
+                    row[l] += T(p.scale) * dot(entries_a + t * D, extra, D);
                 });
         }
     }
@@ -95,21 +96,23 @@ struct Tile : Window<T, kByQuery> {
     void mend_scores() {
         for (int t = 0; t < n; t++)
             if (bad[t])
-                for_bits(mask[t], [&](int l) { score.data()[t * kWindow + l] = dot_of_pair(t, l); });
+                for_bits(mask[t], [&](int l) { score[t * kWindow + l] = dot_of_pair(t, l); });
     }
 
     T dot_of_pair(int t, int l) {
         const T *entry = head_row(this->first_base(), other[t], D);
         T sum = 0;
-        for (int c = 0; c < D; c++) sum += entry[c] * lanes_a.data()[c * kWindow + l];
+        for (int c = 0; c < D; c++) sum += entry[c] * lanes_a[c * kWindow + l];
         const int64_t at_pair = t * kWindow + l;
         if (p.relation_key) {
             const T *extra = real(p.relation_key) + (int64_t(relation[at_pair]) * H + h) * D;
             for (int c = 0; c < D; c++)
-                sum += extra[c] * (kByQuery ? lanes_a.data()[c * kWindow + l] : T(p.scale) * entry[c]);
+                sum += extra[c] * (kByQuery ? lanes_a[c * kWindow + l] : T(p.scale) * entry[c]);
         }
-        if (p.edge_query)
-            sum += T(p.scale) * dot(real(p.edge_query) + (query_of(t, l) * H + h) * F, real(p.edge_attr) + id[at_pair] * F, F);
+        if (p.edge_query) {
+            const T *row = real(p.edge_query) + (query_of(t, l) * H + h) * F;
+            sum += T(p.scale) * dot(row, real(p.edge_attr) + id[at_pair] * F, F);
+        }
         return sum;
     }
 
@@ -121,7 +124,7 @@ struct Tile : Window<T, kByQuery> {
             if (p.bias)
                 for (int l = 0; l < kWindow; l++) sum[l] = real(p.bias)[e[l] * H + h];
             if (p.relation_bias)
-                for (int l = 0; l < kWindow; l++) sum[l] += relation_bias.data()[r[l]];
+                for (int l = 0; l < kWindow; l++) sum[l] += relation_bias[r[l]];
             for (int l = 0; l < kWindow; l++) row[l] = sum[l] == -kInfinity ? -kInfinity : row[l] + sum[l];
         }
     }
@@ -131,17 +134,11 @@ struct Tile : Window<T, kByQuery> {
         T *inner = pair_lanes.data();
         const T *entry = entries_a + t * D;
         for (int c = 0; c < D; c++)
-            for (int l = 0; l < kWindow; l++) inner[c * kWindow + l] = entry[c] + lanes_a.data()[c * kWindow + l];
-        if (has_pair_terms)
+            for (int l = 0; l < kWindow; l++) inner[c * kWindow + l] = entry[c] + lanes_a[c * kWindow + l];
+        if (adds_relations)
             for_bits(mask[t], [&](int l) {
-                const int64_t e = id[t * kWindow + l];
-                for (int c = 0; c < D; c++) {
-                    T extra = p.relation_key ? real(p.relation_key)[(int64_t(p.relation[e]) * H + h) * D + c] : T(0);
-                    if (p.edge_key)
-                        for (int f = 0; f < F; f++)
-                            extra += real(p.edge_attr)[e * F + f] * real(p.edge_key)[(int64_t(f) * H + h) * D + c];
-                    inner[c * kWindow + l] += extra;
-                }
+                const T *extra = real(p.relation_key) + (int64_t(relation[t * kWindow + l]) * H + h) * D;
+                for (int c = 0; c < D; c++) inner[c * kWindow + l] += extra[c];
             });
         return inner;
     }
@@ -206,12 +203,12 @@ struct Tile : Window<T, kByQuery> {
         if (every_mask != kAllLanes) blend(weight.data(), T(0));
     }
 
-    bool removed(int t, int l) const { return removes && score.data()[t * kWindow + l] == -kInfinity; }
+    bool removed(int t, int l) const { return removes && score[t * kWindow + l] == -kInfinity; }
 
     // P: alpha after dropout
     const T *dropped() {
         if (!p.has_dropout) return weight.data();
-        for (int c = 0; c < n * kWindow; c++) kept.data()[c] = weight.data()[c] * keep.data()[c];
+        for (int c = 0; c < n * kWindow; c++) kept[c] = weight[c] * keep[c];
         return kept.data();
     }
 
@@ -243,16 +240,17 @@ struct Tile : Window<T, kByQuery> {
             for (int t = 0; t < n; t++) {
                 const int32_t *r = relation + t * kWindow;
                 if (kByQuery)
-                    for (int l = 0; l < kWindow; l++) up[t * kWindow + l] += relation_upstream.data()[r[l] * kWindow + l];
+                    for (int l = 0; l < kWindow; l++) up[t * kWindow + l] += relation_upstream[r[l] * kWindow + l];
                 else
                     for_bits(mask[t], [&](int l) {
-                        up[t * kWindow + l] += dot(entries_b + t * V, real(p.relation_value) + (int64_t(r[l]) * H + h) * V, V);
+                        const T *extra = real(p.relation_value) + (int64_t(r[l]) * H + h) * V;
+                        up[t * kWindow + l] += dot(entries_b + t * V, extra, V);
                     });
             }
         if (p.edge_grad) add_edge_terms(p.edge_grad, T(1), up);
         if (any_bad) mend_upstream();
         if (p.has_dropout)
-            for (int c = 0; c < n * kWindow; c++) up[c] *= keep.data()[c];
+            for (int c = 0; c < n * kWindow; c++) up[c] *= keep[c];
     }
 
     void mend_upstream() {
@@ -262,14 +260,16 @@ struct Tile : Window<T, kByQuery> {
             for_bits(mask[t], [&](int l) {
                 const int64_t at_pair = t * kWindow + l;
                 T sum = 0;
-                for (int c = 0; c < V; c++) sum += row[c] * lanes_b.data()[c * kWindow + l];
+                for (int c = 0; c < V; c++) sum += row[c] * lanes_b[c * kWindow + l];
                 if (p.relation_value) {
                     const T *extra = real(p.relation_value) + (int64_t(relation[at_pair]) * H + h) * V;
-                    for (int c = 0; c < V; c++) sum += extra[c] * (kByQuery ? lanes_b.data()[c * kWindow + l] : row[c]);
+                    for (int c = 0; c < V; c++) sum += extra[c] * (kByQuery ? lanes_b[c * kWindow + l] : row[c]);
                 }
-                if (p.edge_grad)
-                    sum += dot(real(p.edge_grad) + (query_of(t, l) * H + h) * F, real(p.edge_attr) + id[at_pair] * F, F);
-                upstream.data()[at_pair] = sum;
+                if (p.edge_grad) {
+                    const T *grad = real(p.edge_grad) + (query_of(t, l) * H + h) * F;
+                    sum += dot(grad, real(p.edge_attr) + id[at_pair] * F, F);
+                }
+                upstream[at_pair] = sum;
             });
         }
     }
@@ -281,8 +281,10 @@ struct Tile : Window<T, kByQuery> {
             T *g = upstream.data() + t * kWindow;
             if (p.normalizer == kSoftmax)
 #pragma GCC unroll 2
-                for (int lane = 0; lane < kWindow; lane += kLanes<T>)
-                    store(g + lane, load<Whole>(alpha + lane) * (load<Whole>(g + lane) - of_query(delta, entry_delta, t, lane)));
+                for (int lane = 0; lane < kWindow; lane += kLanes<T>) {
+                    const Whole above = load<Whole>(g + lane) - of_query(delta, entry_delta, t, lane);
+                    store(g + lane, load<Whole>(alpha + lane) * above);
+                }
             else
                 for (int l = 0; l < kWindow; l++) g[l] = score_grad(s[l], alpha[l], g[l], statistic_of(t, l));
             if (removes)
@@ -328,7 +330,7 @@ struct Tile : Window<T, kByQuery> {
         if (p.score == kDot) return spread(entries_a, this->first_base(), D, upstream.data(), sum_a.data());
         for (int t = 0; t < n; t++) {
             const T *step = additive_step(t, nullptr);
-            for (int c = 0; c < D * kWindow; c++) sum_a.data()[c] += step[c];
+            for (int c = 0; c < D * kWindow; c++) sum_a[c] += step[c];
         }
     }
 };

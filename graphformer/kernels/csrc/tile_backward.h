@@ -9,11 +9,11 @@ namespace GF_NAMESPACE {
 template <class T>
 struct TileByQuery : Tile<T, true> {
     using Base = Tile<T, true>;
-    using Base::Base, Base::p, Base::n, Base::h, Base::H, Base::D, Base::V, Base::F, Base::R, Base::count, Base::first_row;
-    using Base::real, Base::weight, Base::upstream, Base::statistic, Base::delta, Base::sum_a, Base::mask, Base::id;
-    Aligned<T> step_by_relation, kept_by_relation, step_by_feature, kept_by_feature;  // [R][kWindow], [F][kWindow]
+    using Base::Base, Base::p, Base::n, Base::h, Base::H, Base::D, Base::V, Base::F, Base::R, Base::count;
+    using Base::first_row, Base::real, Base::weight, Base::upstream, Base::statistic, Base::delta, Base::sum_a;
+    using Base::mask, Base::id;
+    Array<T> step_by_relation, kept_by_relation, step_by_feature, kept_by_feature;  // [R][kWindow], [F][kWindow]
     std::vector<uint32_t> used;
-    std::vector<T> query_rows, grad_rows, column;
 
     TileByQuery(const Problem &problem, const Poisoned &poisoned, bool heads_together)
         : Base(problem, poisoned, heads_together) {
@@ -22,7 +22,6 @@ struct TileByQuery : Tile<T, true> {
         if (p.relation) used.resize(R);
         if (p.grad_edge_query) step_by_feature.resize(int64_t(F) * kWindow);
         if (p.edge_sum) kept_by_feature.resize(int64_t(F) * kWindow);
-        column.resize(D);
     }
 
     // For the dot score the relation table's part of dq and its own gradient come from the steps summed by relation.
@@ -39,7 +38,9 @@ struct TileByQuery : Tile<T, true> {
         for (int l = 0; l < kWindow; l++) {
             const int64_t row = (first_row + l) * H + h;
             statistic[l] = l < count ? real(p.statistic)[row] : -Base::kInfinity;
-            delta[l] = l < count && p.total ? dot(this->head_row(p.grad_out, first_row + l, V), real(p.total) + row * V, V) : T(0);
+            delta[l] = 0;
+            if (l < count && p.total)
+                delta[l] = dot(this->head_row(p.grad_out, first_row + l, V), real(p.total) + row * V, V);
         }
         if (p.normalizer == kSoftmax && !p.total) {
             while (this->next()) {
@@ -47,7 +48,7 @@ struct TileByQuery : Tile<T, true> {
                 for (int t = 0; t < n; t++)
                     for_bits(mask[t], [&](int l) {
                         if (!this->removed(t, l))
-                            delta[l] += weight.data()[t * kWindow + l] * upstream.data()[t * kWindow + l];
+                            delta[l] += weight[t * kWindow + l] * upstream[t * kWindow + l];
                     });
             }
             this->rewind(window);
@@ -84,7 +85,7 @@ struct TileByQuery : Tile<T, true> {
         if (p.score == kDot) {
             if (p.grad_query) this->spread_scores();
             if (keeps_steps() || p.edge_query) spread_steps();
-        } else if (p.grad_query || p.grad_relation_key || p.grad_edge_key || p.grad_weight || (p.grad_edge_attr && p.edge_key)) {
+        } else if (p.grad_query || p.grad_relation_key || p.grad_weight) {
             spread_additive(chunk);
         }
     }
@@ -98,11 +99,11 @@ struct TileByQuery : Tile<T, true> {
                 const int64_t e = id[t * kWindow + l];
                 const T w = weights[t * kWindow + l];
                 if (kept_by_relation.data()) {
-                    kept_by_relation.data()[int64_t(p.relation[e]) * kWindow + l] += w;
+                    kept_by_relation[int64_t(p.relation[e]) * kWindow + l] += w;
                     used[p.relation[e]] |= 1u << l;
                 }
                 if (kept_by_feature.data())
-                    for (int f = 0; f < F; f++) kept_by_feature.data()[f * kWindow + l] += w * real(p.edge_attr)[e * F + f];
+                    for (int f = 0; f < F; f++) kept_by_feature[f * kWindow + l] += w * real(p.edge_attr)[e * F + f];
                 if (p.grad_edge_attr && p.edge_grad)
                     add_scaled(real(p.grad_edge_attr) + e * F, w, real(p.edge_grad) + ((first_row + l) * H + h) * F, F);
             });
@@ -114,15 +115,16 @@ struct TileByQuery : Tile<T, true> {
             for_bits(mask[t], [&](int l) {
                 if (this->removed(t, l)) return;
                 const int64_t e = id[t * kWindow + l];
-                const T step = upstream.data()[t * kWindow + l] * T(p.scale);
+                const T step = upstream[t * kWindow + l] * T(p.scale);
                 if (step_by_relation.data()) {
-                    step_by_relation.data()[int64_t(p.relation[e]) * kWindow + l] += step;
+                    step_by_relation[int64_t(p.relation[e]) * kWindow + l] += step;
                     used[p.relation[e]] |= 1u << l;
                 }
                 if (step_by_feature.data())
-                    for (int f = 0; f < F; f++) step_by_feature.data()[f * kWindow + l] += step * real(p.edge_attr)[e * F + f];
+                    for (int f = 0; f < F; f++) step_by_feature[f * kWindow + l] += step * real(p.edge_attr)[e * F + f];
                 if (p.grad_edge_attr && p.edge_query)
-                    add_scaled(real(p.grad_edge_attr) + e * F, step, real(p.edge_query) + ((first_row + l) * H + h) * F, F);
+                    add_scaled(real(p.grad_edge_attr) + e * F, step,
+                               real(p.edge_query) + ((first_row + l) * H + h) * F, F);
             });
     }
 
@@ -130,21 +132,13 @@ struct TileByQuery : Tile<T, true> {
         T *grad_weight = p.grad_weight ? real(p.grad_weight) + (chunk * H + h) * D : nullptr;
         for (int t = 0; t < n; t++) {
             const T *step = this->additive_step(t, grad_weight);
-            for (int c = 0; c < D * kWindow; c++) sum_a.data()[c] += step[c];
-            if (!p.grad_relation_key && !p.edge_key) continue;
+            for (int c = 0; c < D * kWindow; c++) sum_a[c] += step[c];
+            if (!p.grad_relation_key) continue;
             for_bits(mask[t], [&](int l) {
                 if (this->removed(t, l)) return;
-                const int64_t e = id[t * kWindow + l];
-                for (int c = 0; c < D; c++) column[c] = step[c * kWindow + l];
-                if (p.grad_relation_key)
-                    add_scaled(real(p.grad_relation_key) + ((chunk * R + p.relation[e]) * H + h) * D, T(1), column.data(), D);
-                if (!p.edge_key) return;
-                for (int f = 0; f < F; f++) {
-                    if (p.grad_edge_key)
-                        add_scaled(real(p.grad_edge_key) + ((chunk * F + f) * H + h) * D, real(p.edge_attr)[e * F + f], column.data(), D);
-                    if (p.grad_edge_attr)
-                        real(p.grad_edge_attr)[e * F + f] += dot(column.data(), real(p.edge_key) + (int64_t(f) * H + h) * D, D);
-                }
+                const int64_t r = p.relation[id[t * kWindow + l]];
+                T *row = real(p.grad_relation_key) + ((chunk * R + r) * H + h) * D;
+                for (int c = 0; c < D; c++) row[c] += step[c * kWindow + l];
             });
         }
     }
@@ -158,13 +152,16 @@ struct TileByQuery : Tile<T, true> {
             for_bits(used[r], [&](int l) {
                 const int64_t row = (first_row + l) * H + h, entry = int64_t(r) * kWindow + l;
                 if (keeps_steps()) {
-                    const T step = step_by_relation.data()[entry];
-                    if (p.grad_query) add_scaled(real(p.grad_query) + row * D, step, real(p.relation_key) + (int64_t(r) * H + h) * D, D);
+                    const T step = step_by_relation[entry];
+                    if (p.grad_query)
+                        add_scaled(real(p.grad_query) + row * D, step,
+                                   real(p.relation_key) + (int64_t(r) * H + h) * D, D);
                     if (p.grad_relation_key)
-                        add_scaled(real(p.grad_relation_key) + ((chunk * R + r) * H + h) * D, step, this->head_row(p.query, first_row + l, D), D);
+                        add_scaled(real(p.grad_relation_key) + ((chunk * R + r) * H + h) * D, step,
+                                   this->head_row(p.query, first_row + l, D), D);
                 }
                 if (kept_by_relation.data())
-                    add_scaled(real(p.grad_relation_value) + ((chunk * R + r) * H + h) * V, kept_by_relation.data()[entry],
+                    add_scaled(real(p.grad_relation_value) + ((chunk * R + r) * H + h) * V, kept_by_relation[entry],
                                this->head_row(p.grad_out, first_row + l, V), V);
             });
     }

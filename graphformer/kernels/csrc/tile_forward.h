@@ -12,7 +12,7 @@ struct TileForward : Tile<T, true> {
     using Base::Base, Base::p, Base::n, Base::h, Base::H, Base::V, Base::F, Base::R, Base::count, Base::first_row;
     using Whole = Vector<T, kLanes<T>>;
     using Base::kInfinity, Base::real, Base::score, Base::weight, Base::statistic, Base::sum_b, Base::mask;
-    Aligned<T> by_relation, by_feature;  // [R][kWindow], [F][kWindow]: sums of P
+    Array<T> by_relation, by_feature;  // [R][kWindow], [F][kWindow]: sums of P
     T largest[kWindow], total[kWindow];
     std::vector<uint32_t> used;  // lanes that have a relation
 
@@ -55,7 +55,7 @@ struct TileForward : Tile<T, true> {
         for (int64_t t = begin; this->removes && t < end; t++) {
             const int64_t e = p.edge_id ? at(p.edge_id, p.wide_id, t) : t;
             T bias = p.bias ? real(p.bias)[e * H + h] : T(0);
-            if (p.relation_bias) bias += this->relation_bias.data()[p.relation[e]];
+            if (p.relation_bias) bias += this->relation_bias[p.relation[e]];
             degree -= bias == -kInfinity;
         }
         return degree ? std::log(T(degree)) : -kInfinity;
@@ -118,7 +118,7 @@ struct TileForward : Tile<T, true> {
             for_bits(mask[t], [&](int l) {
                 if (this->removed(t, l)) return;
                 const int32_t r = this->relation[t * kWindow + l];
-                by_relation.data()[int64_t(r) * kWindow + l] += weights[t * kWindow + l];
+                by_relation[int64_t(r) * kWindow + l] += weights[t * kWindow + l];
                 used[r] |= 1u << l;
             });
     }
@@ -128,7 +128,7 @@ struct TileForward : Tile<T, true> {
             for_bits(mask[t], [&](int l) {
                 if (this->removed(t, l)) return;
                 const T *attr = real(p.edge_attr) + this->id[t * kWindow + l] * F;
-                for (int f = 0; f < F; f++) by_feature.data()[f * kWindow + l] += weights[t * kWindow + l] * attr[f];
+                for (int f = 0; f < F; f++) by_feature[f * kWindow + l] += weights[t * kWindow + l] * attr[f];
             });
     }
 
@@ -146,7 +146,8 @@ struct TileForward : Tile<T, true> {
         if (p.edge_sum) this->write_lanes(by_feature.data(), F, factor, real(p.edge_sum));
         for (int r = 0; r < int(used.size()); r++)
             for_bits(used[r], [&](int l) {
-                add_scaled(real(p.out) + ((first_row + l) * H + h) * V, by_relation.data()[int64_t(r) * kWindow + l] * factor[l],
+                const T weight = by_relation[int64_t(r) * kWindow + l] * factor[l];
+                add_scaled(real(p.out) + ((first_row + l) * H + h) * V, weight,
                            real(p.relation_value) + (int64_t(r) * H + h) * V, V);
             });
     }

@@ -51,19 +51,20 @@ struct Spans {
 template <class T>
 struct TileOnePass : TileByKey<T> {
     using Base = TileByKey<T>;
-    using Base::p, Base::n, Base::h, Base::H, Base::D, Base::real, Base::other, Base::mask, Base::upstream, Base::in_order;
+    using Base::p, Base::n, Base::h, Base::H, Base::D, Base::real, Base::other, Base::mask, Base::upstream;
+    using Base::in_order;
     const Spans &spans;
     const Poisoned &poisoned_keys;
-    const Aligned<T> &shared;  // [shared rows, H, D]
+    const Array<T> &shared;  // [shared rows, H, D]
     const int pitch;           // D, up to whole vectors
-    Aligned<T> grad_query;     // [heads of the unit][queries of the chunk][pitch]
-    Aligned<T> keys, steps;    // [kWindow][pitch], scaled; [kEntries][pitch]
+    Array<T> grad_query;     // [heads of the unit][queries of the chunk][pitch]
+    Array<T> keys, steps;    // [kWindow][pitch], scaled; [kEntries][pitch]
     int64_t chunk = 0;
     int first_head = 0, last_head = 0;
     uint32_t bad_lanes = 0;
 
     TileOnePass(const Problem &problem, const Poisoned &poisoned, bool heads_together, const Spans &spans,
-                const Poisoned &poisoned_keys, const Aligned<T> &shared)
+                const Poisoned &poisoned_keys, const Array<T> &shared)
         : Base(problem, poisoned, heads_together), spans(spans), poisoned_keys(poisoned_keys), shared(shared),
           pitch((D + kLanes<T> - 1) / kLanes<T> * kLanes<T>) {
         keys.resize(kWindow * pitch);
@@ -102,7 +103,7 @@ struct TileOnePass : TileByKey<T> {
                 continue;
             }
             const T *row = this->head_row(p.key, key, D);
-            for (int c = 0; c < D; c++) keys.data()[l * pitch + c] = row[c] * T(p.scale);
+            for (int c = 0; c < D; c++) keys[l * pitch + c] = row[c] * T(p.scale);
         }
     }
 

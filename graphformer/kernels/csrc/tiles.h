@@ -19,7 +19,8 @@ void for_tiles(const Problem &p, const Walk &walk, const Poisoned &poisoned, Wor
                 Pass &pass = *own;
                 const int64_t chunk = unit % walk.chunks;
                 const int64_t first = walk.first_window(chunk), last = walk.first_window(chunk + 1);
-                const int first_head = int(unit / walk.chunks), last_head = walk.heads_together ? p.heads : first_head + 1;
+                const int first_head = int(unit / walk.chunks);
+                const int last_head = walk.heads_together ? p.heads : first_head + 1;
                 pass.begin_unit(chunk, first_head, last_head);
                 for (int64_t window = first, packed = window; window < last; window++) {
                     if (window == packed) {
@@ -84,7 +85,7 @@ void tiles_backward(const Problem &p) {
     Poisoned poisoned_keys;
     poisoned_keys.scan<T>(p, p.key, p.num_keys, int64_t(p.heads) * p.width);
     find_deltas<T>(p);
-    Aligned<T> shared;
+    Array<T> shared;
     shared.resize(spans.shared_rows() * p.heads * p.width);
     for_tiles<TileOnePass<T>>(p, spans.walk, poisoned,
                               [](auto &pass, int64_t window, int h, int64_t chunk) { pass.run(window, h, chunk); },

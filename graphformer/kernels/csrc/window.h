@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "array.h"
 #include "lanes.h"
 #include "philox.h"
 #include "poisoned.h"
@@ -37,26 +38,26 @@ struct Window {
     bool bad[kEntries];
     bool any_bad = false, in_order = false;  // in_order: each entry is the one before and 1
 
-    // Ids, relations and dropout of the block's pairs, [kEntries][kWindow]. What one head finds the next ones know, in a
-    // window that is not too long.
+    // Ids, relations and dropout of the block's pairs, [kEntries][kWindow]. What one head finds the next ones know, in
+    // a window that is not too long.
     const int64_t *id = nullptr;
     const int32_t *relation = nullptr;
-    Aligned<T> keep;
-    Aligned<int64_t> known_id;
-    Aligned<int32_t> known_relation;
-    Aligned<uint8_t> known_keep;  // a bit for each of four heads
+    Array<T> keep;
+    Array<int64_t> known_id;
+    Array<int32_t> known_relation;
+    Array<uint8_t> known_keep;  // a bit for each of four heads
     int64_t position[kWindow], behind = 0, known_window = -1;
     bool knows = false;
 
     // Rows of entries [packed_first, packed_last) from head packed_head on, packed once for a group of windows.
     int64_t packed_first = 0, packed_last = 0;
     int packed_head = 0;
-    Aligned<T> packed_a, packed_b;
+    Array<T> packed_a, packed_b;
     const T *entries_a = nullptr, *entries_b = nullptr;  // the block's rows
 
-    Aligned<T> lanes_a, lanes_b;          // [D or V][kWindow]
-    Aligned<T> row_a, row_b;              // [kEntries][D or V]
-    Aligned<T> lane_rows, converted_row;  // [kWindow][D, V or F], [D or V]
+    Array<T> lanes_a, lanes_b;          // [D or V][kWindow]
+    Array<T> row_a, row_b;              // [kEntries][D or V]
+    Array<T> lane_rows, converted_row;  // [kWindow][D, V or F], [D or V]
 
     Window(const Problem &problem, const Poisoned &poisoned, bool heads_together)
         : p(problem), poisoned(poisoned), rows(kByQuery ? by_query(problem) : by_key(problem)), H(problem.heads),
@@ -209,7 +210,7 @@ struct Window {
                                   (draw[3] >= threshold) << 3);
             }
         const T grow = T(1 / (1 - p.dropout));
-        for (int t = 0; t < n * kWindow; t++) keep.data()[t] = bits[t] >> word & 1 ? grow : T(0);
+        for (int t = 0; t < n * kWindow; t++) keep[t] = bits[t] >> word & 1 ? grow : T(0);
     }
 
     const void *first_base() const { return kByQuery ? p.key : p.query; }
@@ -232,7 +233,7 @@ struct Window {
         pack_rows(second_base(), last_head, V, true, packed_b);
     }
 
-    void pack_rows(const void *base, int last_head, int length, bool zero_bad, Aligned<T> &packed) {
+    void pack_rows(const void *base, int last_head, int length, bool zero_bad, Array<T> &packed) {
         constexpr int64_t kRowsAhead = 16;
         packed.grow((last_head - packed_head) * (packed_last - packed_first) * length);
         for (int64_t row = packed_first; row < packed_last; row++) {
@@ -243,7 +244,7 @@ struct Window {
         }
     }
 
-    T *packed_row(const Aligned<T> &packed, int64_t row, int length) const {
+    T *packed_row(const Array<T> &packed, int64_t row, int length) const {
         return packed.data() + ((h - packed_head) * (packed_last - packed_first) + row - packed_first) * length;
     }
 
@@ -254,7 +255,7 @@ struct Window {
     }
 
     // Rows of the block's entries, one after the other.
-    const T *read_entries(const void *base, int length, bool zero_bad, const Aligned<T> &packed, T *rows) {
+    const T *read_entries(const void *base, int length, bool zero_bad, const Array<T> &packed, T *rows) {
         constexpr int kRowsAhead = 8;
         if (packed_last > 0) {
             if (in_order) return packed_row(packed, other[0], length);
@@ -279,7 +280,6 @@ struct Window {
         entries_a = read_entries(first_base(), D, p.score == kDot, packed_a, row_a.data());
     }
     void read_second() { entries_b = read_entries(second_base(), V, true, packed_b, row_b.data()); }
-
 };
 
 }  // namespace GF_NAMESPACE

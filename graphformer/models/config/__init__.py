@@ -6,9 +6,10 @@ from typing import Any
 
 from graphformer._checks import require_choice
 from graphformer.models.config.forest import ForestConfig
+from graphformer.models.config.gat import GATConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
 
-MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig}
+MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig, "gat": GATConfig}
 KNOWN: dict[str, type] = {**MODELS, "forest": ForestConfig}  # the forest is no network: nothing builds it
 
 

@@ -19,7 +19,7 @@ class ForestConfig:
         trees: Trees for each label.
         radius: Bonds from its central atom to which a neighbourhood reaches.
         bits: Length of the fingerprint, onto which neighbourhoods are hashed.
-        counts: How often each neighbourhood occurs, not only whether it does.
+        counts: How often each neighbourhood occurs (default), not only whether it does.
         max_depth: Largest depth of a tree; 0 (default): grown until the leaves are pure.
         min_leaf: Fewest training molecules in a leaf.
         max_features: Share of the fingerprint that each split of a tree chooses from, in (0, 1]; 0 (default) takes the
@@ -38,7 +38,7 @@ class ForestConfig:
     trees: int = 1000
     radius: int = 2
     bits: int = 2048
-    counts: bool = False
+    counts: bool = True
     max_depth: int = 0
     min_leaf: int = 1
     max_features: float = 0.0

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric import EdgeIndex
 
+from graphformer._transforms import keep
+
 Made = TypeVar("Made")
 _MOST = 32  # a dozen edge types and samples; whoever walks over more tensors than that does not come back to them soon
 
 
 class _Entry(NamedTuple):
-    version: int
+    mark: tuple[Any, ...]
     made: dict[Hashable, Any]
 
 
@@ -30,12 +32,32 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
+def mark_of(tensor: Tensor) -> tuple[Any, ...]:
+    """What changes where a tensor is written to, or given other values.
+
+    Example:
+        >>> index = torch.zeros(2, 3)
+        >>> before = mark_of(index)
+        >>> index.data = index.clone()
+        >>> mark_of(index) == before
+        False
+    """
+    tensor = _written(tensor)
+    has_place = type(tensor) is Tensor and tensor.layout == torch.strided
+    return tensor._version, tensor.shape, tensor.data_ptr() if has_place else None
+
+
+def _written(tensor: Any) -> Any:
+    return tensor.as_tensor() if isinstance(tensor, EdgeIndex) else tensor
+
+
 def cached(tensor: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
     """What `make` gives for a tensor, made once for each tag while the tensor lives and is not written to.
 
-    Entries go by the tensor's identity and version, so that another tensor at the same address and a tensor that was
-    changed in place are made anew; an `EdgeIndex` has the version of the tensor inside. What torch does not count as a
-    version (writing through numpy or `.data`) cannot be seen. Nothing is kept of a tensor without a version (made in
+    Entries go by the tensor's identity, version and values' place, so that another tensor at the same address, a tensor
+    that was changed in place and one that was given other values (`tensor.data = other`) are made anew; an `EdgeIndex`
+    has the version of the tensor inside. What torch does not count as a version (writing through numpy or into `.data`)
+    cannot be seen. Nothing is kept of a tensor without a version (made in
     inference mode), of what is no tensor, and under torch.compile.
 
     Args:
@@ -51,16 +73,16 @@ def cached(tensor: Any, tag: Hashable, make: Callable[[], Made]) -> Made:
         >>> cached(index, "largest", lambda: int(index.max()))
         4
     """
-    written = tensor.as_tensor() if isinstance(tensor, EdgeIndex) else tensor
+    written = _written(tensor)
     if torch.compiler.is_compiling() or not isinstance(written, Tensor) or written.is_inference():
         return make()
     kept = _KEPT.entries
     entry = kept.get(tensor)
-    if entry is None or entry.version != written._version:
+    mark = mark_of(written)
+    if entry is None or entry.mark != mark:
         if entry is None and len(kept) >= _MOST:
             kept.pop(next(iter(kept)))
-        entry = kept[tensor] = _Entry(written._version, {})
+        entry = kept[tensor] = _Entry(mark, {})
     if tag not in entry.made:
-        with torch.inference_mode(False):  # which may ask first for what training uses later
-            entry.made[tag] = make()
+        entry.made[tag] = keep(make)
     return entry.made[tag]

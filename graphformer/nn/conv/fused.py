@@ -13,6 +13,7 @@ from torch_geometric.nn.dense import Linear
 
 from graphformer._checks import refuse
 from graphformer._errors import IdError
+from graphformer._transforms import plain
 from graphformer.graphs import AttentionGraph
 from graphformer.graphs.convert import read_adjacency
 from graphformer.nn.conv.adjacency import is_loose, is_sparse, known_size, own_pairs, stored_features, stored_pairs
@@ -108,7 +109,7 @@ class FusedConv(MessagePassing):
 
     def _check_edges(self, edges: Any, num_keys: int, num_queries: int) -> Any:
         """The edges as they came, once they have a form that is known here and the size of x."""
-        pairs = None
+        edges, pairs = plain(edges, type(self).__name__, "edge_index"), None
         if isinstance(edges, AttentionGraph) or is_sparse(edges):
             self._refuse_reverse(edges)
         else:

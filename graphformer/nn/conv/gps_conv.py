@@ -11,6 +11,7 @@ from torch_geometric import nn as pyg
 from torch_geometric.nn.conv import MessagePassing
 
 from graphformer._checks import refuse, require_choice, require_count
+from graphformer._errors import UnsupportedError
 from graphformer.graphs import AttentionGraph
 from graphformer.kernels.api import BACKENDS
 from graphformer.nn.conv.whole_sets import attend_whole_sets, can_attend_whole_sets
@@ -174,14 +175,18 @@ class GPSConv(pyg.GPSConv):
         whole_sets = graph is None and self._is_plain and self.backend != "reference" and torch.compiler.is_compiling()
         if self._is_dense(graph) or (whole_sets and not can_attend_whole_sets(x)):
             return super().forward(x, edge_index, batch, **kwargs)
+        terms: dict[str, Any] = {}
+        if not whole_sets:  # before the local part, which would refuse what it lacks in words of its own
+            if graph is None:
+                self._refuse_data_in_a_program()
+                graph = graph_of(self.pattern, x.shape[0], edge_index, batch, kwargs)
+            terms = self._read_terms(graph, kwargs.get("edge_attr"))
         parts = []
         if self.conv is not None:
             parts.append(self._residual(self.conv(x, edge_index, **kwargs), x, self.norm1, batch))
-        if whole_sets:
+        if graph is None:
             h = attend_whole_sets(self.attn, x, batch)
         else:
-            graph = graph_of(self.pattern, x.shape[0], edge_index, batch, kwargs) if graph is None else graph
-            terms = self._read_terms(graph, kwargs.get("edge_attr"))
             h = attend_with(self.attn, x, x, x, graph, backend=self.backend, **terms)
         parts.append(self._residual(h, x, self.norm2, batch))
         out = sum(parts)
@@ -213,6 +218,11 @@ class GPSConv(pyg.GPSConv):
             remedy = "Leave them out, for PyG's own forward in dense batches, or mend the reason."
             refuse(_WHERE, "pattern, edge_dim, num_relations and graph", "meet attention on pairs", reasons[0], remedy)
         return bool(reasons)
+
+    def _refuse_data_in_a_program(self) -> None:
+        if torch.compiler.is_compiling():
+            rule, remedy = "be laid outside of what torch.compile compiles", "Pass graph=pattern.on(data) to forward."
+            refuse(_WHERE, "pattern", rule, repr(self.pattern), remedy, UnsupportedError)
 
     def _read_terms(self, graph: AttentionGraph, edge_attr: Tensor | None) -> dict[str, Any]:
         terms: dict[str, Any] = {}
