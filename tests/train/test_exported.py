@@ -51,6 +51,7 @@ def test_the_file_tells_settings_task_and_result(run, shipped):
     with safe_open(shipped, framework="pt") as file:
         about = {key: json.loads(text) for key, text in file.metadata().items()}
     assert about["config"]["model"]["channels"] == 16
+    assert about["config"]["batch_size"] == 4
     assert about["task"]["metric"] == "rmse"
     assert about["result"] == {
         key: value for key, value in json.loads(Path(run, "result.json").read_text()).items() if key != "folder"
