@@ -15,11 +15,25 @@ if TYPE_CHECKING:
     from graphformer.models.heads import Level
 
 _HOME = {
+    "Exphormer": "exphormer",
+    "ExphormerConfig": "config",
     "GAT": "gat",
     "GATConfig": "config",
+    "GPS": "gps",
+    "GPSConfig": "config",
+    "GRIT": "grit",
+    "GRITConfig": "config",
+    "GT": "gt",
+    "GTConfig": "config",
+    "GatedTransformer": "gated_transformer",
+    "GatedTransformerConfig": "config",
     "GraphTransformer": "graph_transformer",
     "GraphTransformerConfig": "config",
+    "Graphormer": "graphormer",
+    "GraphormerConfig": "config",
     "Head": "heads",
+    "MPNN": "mpnn",
+    "MPNNConfig": "config",
     "config_class": "config",
 }
 __all__ = sorted([*_HOME, "build", "transform"])

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, ModuleList
+from torch.nn import ModuleList
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
 from graphformer.graphs import Features
 from graphformer.models.config import GATConfig
 from graphformer.models.heads import Head, Level
+from graphformer.nn.dropout import Dropout
 from graphformer.nn.features import NodeEncoder
 
 

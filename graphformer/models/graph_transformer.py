@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, Embedding, Linear, ModuleList
+from torch.nn import Embedding, ModuleList
 from torch_geometric.data import Data
 from torch_geometric.nn.norm import BatchNorm
 from torch_geometric.transforms import Compose
@@ -17,7 +17,8 @@ from graphformer import patterns
 from graphformer._checks import refuse
 from graphformer.graphs import Features
 from graphformer.models.config import GraphTransformerConfig
-from graphformer.models.heads import Head, Level, members
+from graphformer.models.heads import Head, Level, members, require_edges
+from graphformer.models.virtual_node import StateUpdate
 from graphformer.nn.block import TransformerBlock
 from graphformer.nn.encodings import LaplacianEncoding, RandomWalkEncoding
 from graphformer.nn.features import NodeEncoder, edge_vectors
@@ -114,7 +115,7 @@ class GraphTransformer(torch.nn.Module):
         )
         hidden = config.feed_forward * channels
         updates = config.layers - 1 if config.virtual_node else 0
-        self.state_updates = ModuleList(_StateUpdate(channels, hidden, config.dropout) for _ in range(updates))
+        self.state_updates = ModuleList(StateUpdate(channels, hidden, config.dropout) for _ in range(updates))
         self.norm = (
             BatchNorm(channels, allow_single_element=True) if config.norm == "batch" else torch.nn.LayerNorm(channels)
         )
@@ -144,10 +145,7 @@ class GraphTransformer(torch.nn.Module):
             InputError: Something that the settings ask for is missing, or a category is out of range.
         """
         graph = _stored(batch, "attention_graph")
-        if getattr(batch, "edge_index", None) is None:
-            refuse(
-                _WHERE, "batch", "carry edge_index", None, "Give edges; torch.empty(2, 0).long() where there are none."
-            )
+        require_edges(batch, _WHERE)
         member, num_graphs = members(batch)
         x = self._embed(batch, member, num_graphs)
         edge_attr = edge_vectors(batch, self.features, x.dtype) if self.reads_edges else None
@@ -168,25 +166,6 @@ class GraphTransformer(torch.nn.Module):
         if self.laplacian is not None:
             out = out + self.laplacian(_stored(batch, "laplacian_eigenvectors"), member, num_graphs)
         return out
-
-
-class _StateUpdate(torch.nn.Module):
-    """The virtual node: a state a graph, changed by the sum of its nodes."""
-
-    def __init__(self, channels: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = BatchNorm(channels, allow_single_element=True)
-        self.lin_in = Linear(channels, hidden)
-        self.lin_out = Linear(hidden, channels)
-        self.dropout = Dropout(dropout)
-
-    def reset_parameters(self) -> None:
-        for part in (self.norm, self.lin_in, self.lin_out):
-            part.reset_parameters()
-
-    def forward(self, state: Tensor, x: Tensor, member: Tensor) -> Tensor:
-        gathered = self.norm(state + scatter(x, member, dim_size=state.shape[0]))
-        return state + self.dropout(self.lin_out(self.lin_in(gathered).relu()))
 
 
 def _labels_of(pattern: str) -> tuple[bool, int | None]:

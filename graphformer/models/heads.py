@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.nn import Dropout, Linear, Module, ReLU, Sequential
+from torch.nn import Linear, Module, ReLU, Sequential
+from torch.nn.functional import pad
 from torch_geometric.utils import scatter
 
 from graphformer._checks import refuse, require_choice, require_count
+from graphformer.nn.dropout import Dropout
 
 LEVELS = ("graph", "node", "link")
 Level = Literal["graph", "node", "link"]
@@ -87,6 +89,44 @@ class Head(Module):
         return self.lin(x[source] * x[target])
 
 
+def require_edges(batch: Any, where: str) -> Tensor:
+    """The edges of a batch, refused where there are none to read.
+
+    Raises:
+        InputError: A batch without edge_index.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> require_edges(Data(edge_index=torch.empty(2, 0).long()), "GPS").shape
+        torch.Size([2, 0])
+    """
+    edge_index = getattr(batch, "edge_index", None)
+    if edge_index is None:
+        refuse(where, "batch", "carry edge_index", None, "Give edges; torch.empty(2, 0).long() where there are none.")
+    return edge_index
+
+
+def stored(batch: Any, name: str, where: str) -> Any:
+    """What the transform of a model stored on its samples.
+
+    Raises:
+        InputError: It is not there, or there are no edges.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> stored(Data(x=torch.zeros(2, 1), edge_index=torch.empty(2, 0).long()), "random_walk", "GRIT")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: GRIT: batch must carry random_walk; got none. Pass each sample through ...
+    """
+    require_edges(batch, where)
+    if name not in batch:
+        refuse(where, "batch", f"carry {name}", "none", "Pass each sample through transform(config) first.")
+    return getattr(batch, name)
+
+
 def members(batch: Any) -> tuple[Tensor, int]:
     """The graph of each node `[N]`, and the number of graphs; one `Data` is one graph.
 
@@ -99,6 +139,24 @@ def members(batch: Any) -> tuple[Tensor, int]:
     if getattr(batch, "batch", None) is None:
         return batch.edge_index.new_zeros(batch.num_nodes), 1
     return batch.batch, batch.num_graphs
+
+
+def starts_of(member: Tensor, num_graphs: int) -> Tensor:
+    """Where each graph begins, and where the last one ends, among things that come graph by graph.
+
+    Args:
+        member: The graph of each thing, never falling. Shape `[N]`, int64.
+        num_graphs: Number of graphs B.
+
+    Returns:
+        Shape `[B + 1]`, int64.
+
+    Example:
+        >>> import torch
+        >>> starts_of(torch.tensor([0, 0, 2]), num_graphs=3)
+        tensor([0, 2, 2, 3])
+    """
+    return pad(member.bincount(minlength=num_graphs).cumsum(0), (1, 0))
 
 
 def pool(x: Tensor, batch: Any, how: str) -> Tensor:

@@ -41,8 +41,9 @@ class GraphAttention(MessagePassing):
     Args:
         in_channels: Width of the nodes, or (source, target) widths for attention between two sets; -1 takes it from
             the first input.
-        out_channels: Width C of the output, all heads together; a multiple of `heads`, D = C / heads.
+        out_channels: Width C of the output; a multiple of `heads` unless `head_channels` is given.
         heads: Number of heads H. Default 8, as in Vaswani et al.
+        head_channels: Width D of a head. Default: C / heads.
         edge_dim: Width F of the edge features; None: the layer takes none.
         num_relations: Number of relations R that the graph's pairs carry; None: relations are not read.
         relation_vectors: Whether relations also add to keys (s) and values (u).
@@ -79,6 +80,7 @@ class GraphAttention(MessagePassing):
         out_channels: int,
         heads: int = 8,
         *,
+        head_channels: int | None = None,
         edge_dim: int | None = None,
         num_relations: int | None = None,
         relation_vectors: bool = False,
@@ -90,7 +92,7 @@ class GraphAttention(MessagePassing):
         backend: str = "auto",
     ) -> None:
         source, target = _read_widths(in_channels)
-        _check_options(out_channels, heads, edge_dim, num_relations, dropout)
+        _check_options(out_channels, heads, head_channels, edge_dim, num_relations, dropout)
         remedy = "Pass num_relations=, or leave relation_vectors out."
         told = not relation_vectors or num_relations is not None
         require(told, _WHERE, "relation_vectors", "be False where num_relations is None", relation_vectors, remedy)
@@ -102,6 +104,7 @@ class GraphAttention(MessagePassing):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.heads = heads
+        self.head_channels = out_channels // heads if head_channels is None else head_channels
         self.edge_dim = edge_dim
         self.num_relations = num_relations
         self.score = score
@@ -109,11 +112,12 @@ class GraphAttention(MessagePassing):
         self.dropout = dropout
         self.backend = backend
 
-        head_shape = (heads, out_channels // heads)
-        self.lin_key = Linear(source, out_channels, bias=bias)
-        self.lin_query = Linear(target, out_channels, bias=bias)
-        self.lin_value = Linear(source, out_channels, bias=bias)
-        self.lin_out = Linear(out_channels, out_channels, bias=bias)
+        head_shape = (heads, self.head_channels)
+        inner = heads * self.head_channels
+        self.lin_key = Linear(source, inner, bias=bias)
+        self.lin_query = Linear(target, inner, bias=bias)
+        self.lin_value = Linear(source, inner, bias=bias)
+        self.lin_out = Linear(inner, out_channels, bias=bias)
         self.edge_key = None if edge_dim is None else Parameter(torch.empty(edge_dim, *head_shape))
         self.edge_value = None if edge_dim is None else Parameter(torch.empty(edge_dim, *head_shape))
         self.relation_bias = None if num_relations is None else Parameter(torch.empty(num_relations, heads))
@@ -171,7 +175,7 @@ class GraphAttention(MessagePassing):
         source, target = self._read_nodes(x)
         graph = self._read_graph(graph, source.shape[0], target.shape[0], size)
         terms = self._read_terms(graph, edge_attr) | {"bias": edge_bias}
-        split = (-1, self.heads, self.out_channels // self.heads)
+        split = (-1, self.heads, self.head_channels)
         query = self.lin_query(target).view(split)
         key = self.lin_key(source).view(split)
         value = self.lin_value(source).view(split)
@@ -347,18 +351,26 @@ def _read_widths(in_channels: Any) -> tuple[int, int]:
 
 
 def _check_options(
-    out_channels: int, heads: int, edge_dim: int | None, num_relations: int | None, dropout: float
+    out_channels: int,
+    heads: int,
+    head_channels: int | None,
+    edge_dim: int | None,
+    num_relations: int | None,
+    dropout: float,
 ) -> None:
     require_count(heads, _WHERE, "heads", "Pass a count of heads.")
     require_count(out_channels, _WHERE, "out_channels", "It is the width of all heads together.")
-    require(
-        out_channels % heads == 0,
-        _WHERE,
-        "out_channels",
-        f"be a positive multiple of heads = {heads}",
-        out_channels,
-        "It is the width of all heads together; change one of the two.",
-    )
+    if head_channels is None:
+        require(
+            out_channels % heads == 0,
+            _WHERE,
+            "out_channels",
+            f"be a positive multiple of heads = {heads}",
+            out_channels,
+            "It is the width of all heads together; change one of the two, or give head_channels.",
+        )
+    else:
+        require_count(head_channels, _WHERE, "head_channels", "Pass None for out_channels / heads.")
     for name, count in (("edge_dim", edge_dim), ("num_relations", num_relations)):
         if count is not None:
             require_count(count, _WHERE, name, "Pass None to do without.")

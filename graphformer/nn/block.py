@@ -12,6 +12,7 @@ from graphformer._checks import refuse, require_choice, require_count, require_p
 from graphformer.graphs import AttentionGraph
 from graphformer.nn.attention import GraphAttention
 from graphformer.nn.degree import DegreeScaler
+from graphformer.nn.dropout import Dropout
 from graphformer.nn.feed_forward import FeedForward
 
 
@@ -88,9 +89,9 @@ class TransformerBlock(torch.nn.Module):
         )
         self.degree_scaler = DegreeScaler(channels) if degree_scaler else None
         self.feed_forward = FeedForward(channels, feed_forward * channels, activation=activation, dropout=dropout)
-        self.attention_norm = _make_norm(norm, channels)
-        self.feed_forward_norm = _make_norm(norm, channels)
-        self.dropout = torch.nn.Dropout(dropout)
+        self.attention_norm = make_norm(norm, channels)
+        self.feed_forward_norm = make_norm(norm, channels)
+        self.dropout = Dropout(dropout)
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""
@@ -124,7 +125,13 @@ class TransformerBlock(torch.nn.Module):
         return self.dropout(x)
 
 
-def _make_norm(norm: str, channels: int) -> torch.nn.Module:
+def make_norm(norm: str, channels: int) -> torch.nn.Module:
+    """The norm of that name over `channels`: "layer" or "batch".
+
+    Example:
+        >>> make_norm("layer", 8)(torch.randn(3, 8)).shape
+        torch.Size([3, 8])
+    """
     if norm == "layer":
         return torch.nn.LayerNorm(channels)
     return BatchNorm(channels, allow_single_element=True)  # a batch of one node has no variance of its own

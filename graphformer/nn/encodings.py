@@ -198,15 +198,67 @@ class LaplacianEncoding(torch.nn.Module):
             InputError: There are not k eigenvectors.
         """
         eigenvectors = _fit(eigenvectors, self.lin, "LaplacianEncoding", "eigenvectors")
+        return self.lin(_flip_signs(eigenvectors, batch, batch_size) if self.training else eigenvectors)
+
+
+class LaplacianSetEncoding(torch.nn.Module):
+    """A sum over a node's Laplacian eigenvectors of a perceptron of (the node's entry, the eigenvalue).
+
+    Eigenvectors that a small set does not have are left out of the sum. Signs are flipped in training as in
+    :class:`LaplacianEncoding`.
+
+    Args:
+        channels: Width C; the hidden layer has twice as many.
+
+    Raises:
+        InputError: The width is not positive.
+
+    Example:
+        >>> from graphformer.nn.structure import laplacian_spectrum
+        >>> eigenvalues, eigenvectors = laplacian_spectrum(torch.tensor([[0, 1], [1, 2]]), num_nodes=3, k=2)
+        >>> LaplacianSetEncoding(8)(eigenvectors, eigenvalues.expand(3, -1)).shape
+        torch.Size([3, 8])
+
+    References:
+        Rampasek et al., "Recipe for a general, powerful, scalable graph transformer", 2022 (LapPE with a DeepSet);
+        Kreuzer et al., "Rethinking graph transformers with spectral attention", 2021.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        require_count(channels, "LaplacianSetEncoding", "channels")
+        self.lin_in = torch.nn.Linear(2, 2 * channels)
+        self.lin_out = torch.nn.Linear(2 * channels, channels)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        self.lin_in.reset_parameters()
+        self.lin_out.reset_parameters()
+
+    def forward(
+        self, eigenvectors: Tensor, eigenvalues: Tensor, batch: Tensor | None = None, batch_size: int | None = None
+    ) -> Tensor:
+        """Encode `[N, k]` as `[N, channels]`.
+
+        Args:
+            eigenvectors: As in :meth:`LaplacianEncoding.forward`.
+            eigenvalues: Of each node's set, NaN where it has fewer than k. Shape `[N, k]`.
+            batch: As in :meth:`LaplacianEncoding.forward`.
+            batch_size: As in :meth:`LaplacianEncoding.forward`.
+
+        Raises:
+            InputError: The two are not of one shape `[N, k]`.
+        """
+        if not (eigenvectors.dim() == 2 and eigenvectors.shape == eigenvalues.shape):
+            found = f"{list(eigenvectors.shape)} and {list(eigenvalues.shape)}"
+            remedy = "Make them with AddLaplacianEigenvectors(k, eigenvalues=True)."
+            refuse("LaplacianSetEncoding", "eigenvectors and eigenvalues", "have shape [N, k]", found, remedy)
         if self.training:
-            if batch is None:
-                signs = _random_signs(eigenvectors, 1)
-            else:
-                if batch_size is None:
-                    batch_size = int(batch.max()) + 1 if batch.numel() else 0
-                signs = _random_signs(eigenvectors, batch_size)[batch]
-            eigenvectors = eigenvectors * signs
-        return self.lin(eigenvectors)
+            eigenvectors = _flip_signs(eigenvectors, batch, batch_size)
+        missing = eigenvalues.isnan()
+        pairs = torch.stack((eigenvectors, eigenvalues.nan_to_num()), dim=-1).to(self.lin_in.weight.dtype)
+        hidden = self.lin_out(self.lin_in(pairs).relu()).relu()
+        return hidden.masked_fill(missing.unsqueeze(-1), 0.0).sum(1)
 
 
 class RandomWalkEncoding(torch.nn.Module):
@@ -258,6 +310,15 @@ def _fit(facts: Tensor, lin: torch.nn.Linear, where: str, name: str) -> Tensor:
         remedy = f"Make them with {lin.in_features} columns, as the encoding was constructed."
         refuse(where, name, f"have shape [N, {lin.in_features}]", list(facts.shape), remedy)
     return facts.to(lin.weight.dtype)
+
+
+def _flip_signs(eigenvectors: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor:
+    """The eigenvectors of each set with random signs; `batch_size` spares a look at `batch`."""
+    if batch is None:
+        return eigenvectors * _random_signs(eigenvectors, 1)
+    if batch_size is None:
+        batch_size = int(batch.max()) + 1 if batch.numel() else 0
+    return eigenvectors * _random_signs(eigenvectors, batch_size)[batch]
 
 
 def _random_signs(like: Tensor, num_rows: int) -> Tensor:

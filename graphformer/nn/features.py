@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -33,10 +34,30 @@ class _Encoder(torch.nn.Module):
     def _sum(self, columns: Tensor | None, numbers: Tensor | None) -> Tensor:
         parts = []
         if columns is not None:
-            parts += [table(column) for table, column in zip(self.embeddings, columns.unbind(1), strict=True)]
+            parts.append(self._embed(columns))
         if self.lin is not None:
             parts.append(self.lin(numbers))
         return sum(parts[1:], start=parts[0])
+
+    def _embed(self, columns: Tensor) -> Tensor:
+        """The sum of the columns' embeddings, on the CPU of distinct rows only: molecules have few kinds of atoms."""
+        counts = [table.num_embeddings for table in self.embeddings]
+        if columns.device.type != "cpu" or torch.compiler.is_compiling() or math.prod(counts) >= 2**62:
+            return _sum_tables(self.embeddings, columns.unbind(1))
+        code = columns.new_zeros(columns.shape[0])
+        for column, count in zip(columns.unbind(1), counts, strict=True):
+            code = code * count + column
+        code, place = torch.unique(code, return_inverse=True)
+        distinct = []
+        for count in reversed(counts):
+            distinct.append(code % count)
+            code = code // count
+        return _sum_tables(self.embeddings, reversed(distinct)).index_select(0, place)
+
+
+def _sum_tables(tables: Iterable[Any], columns: Iterable[Tensor]) -> Tensor:
+    first, *others = (table(column) for table, column in zip(tables, columns, strict=True))
+    return sum(others, start=first)
 
 
 class NodeEncoder(_Encoder):
@@ -77,14 +98,11 @@ class NodeEncoder(_Encoder):
 
 
 class EdgeEncoder(_Encoder):
-    """Edges as vectors, as :class:`NodeEncoder` makes them of nodes. For edges that carry nothing use none.
+    """Edges as vectors, as :class:`NodeEncoder` makes them of nodes; edges that carry nothing are one learned vector.
 
     Args:
         features: What the edges carry.
         channels: Width of the vectors.
-
-    Raises:
-        InputError: The edges carry nothing.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -94,12 +112,14 @@ class EdgeEncoder(_Encoder):
     """
 
     def __init__(self, features: Features, channels: int) -> None:
-        carries = features.edge_width > 0
-        require(carries, "EdgeEncoder", "features", "have edge features", features, "Leave the encoder out.")
-        super().__init__(features, features.edge_categories, features.edge_channels, channels)
+        self.carries_nothing = features.edge_width == 0
+        categories = (1,) if self.carries_nothing else features.edge_categories
+        super().__init__(features, categories, features.edge_channels, channels)
 
     def forward(self, batch: Any) -> Tensor:
         """Map a batch's edges to vectors; shape `[E, channels]`. Errors as :class:`NodeEncoder`'s."""
+        if self.carries_nothing:
+            return self.embeddings[0].weight.expand(batch.edge_index.shape[1], -1)
         return self._sum(*_read(batch, "edge_attr", self.features.edge_categories, self.features.edge_channels))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Linear
 
 from graphformer._checks import require_choice, require_count, require_probability
+from graphformer.nn.dropout import Dropout
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,
@@ -43,7 +44,7 @@ class FeedForward(torch.nn.Module):
         self.activation = activation
         self.lin_in = Linear(channels, hidden)
         self.lin_out = Linear(hidden, channels)
-        self.dropout = torch.nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""

@@ -6,7 +6,7 @@ are pure; the transforms beside them follow PyG's manners and store the result o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -24,8 +24,15 @@ _DENSE_NODES = 512
 _START_NODES = 256  # walks are followed from this many nodes at a time: a block of [N, 256] numbers
 
 
-def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, k: int) -> Tensor:
-    """The eigenvectors of the k smallest eigenvalues of the normalised Laplacian, the first one left out.
+class LaplacianSpectrum(NamedTuple):
+    """Eigenvalues `[k]`, NaN where there are fewer than k, and eigenvectors `[N, k]`, zero there."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+def laplacian_spectrum(edge_index: Tensor, num_nodes: int, k: int) -> LaplacianSpectrum:
+    """The k smallest eigenvalues of the normalised Laplacian and their eigenvectors, the first one left out.
 
     The Laplacian is I - D^(-1/2) A D^(-1/2) of the undirected graph without self loops and duplicates; an isolated
     node has a row of zeros (eigenvalue 0). Columns go by rising eigenvalue and have length 1; their sign is fixed by
@@ -37,31 +44,48 @@ def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, k: int) -> Tensor
         k: Number of eigenvectors. Columns beyond the N - 1 that exist are zero.
 
     Returns:
-        Shape `[N, k]`, float32, on the device of `edge_index`.
+        Shapes `[k]` and `[N, k]`, float32, on the device of `edge_index`.
 
     Raises:
         InputError: k is not positive, the edges are no integers `[2, E]`, or an id is not in [0, num_nodes).
 
     Example:
         >>> path = torch.tensor([[0, 1], [1, 2]])
-        >>> laplacian_eigenvectors(path, num_nodes=3, k=3)[1]
-        tensor([0.0000, 0.7071, 0.0000])
+        >>> laplacian_spectrum(path, num_nodes=3, k=3).eigenvalues
+        tensor([1., 2., nan])
 
     References:
         Dwivedi and Bresson, "A generalization of transformer networks to graphs", 2021.
     """
-    where = "laplacian_eigenvectors"
+    return _spectrum(edge_index, num_nodes, k, "laplacian_spectrum")
+
+
+def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, k: int) -> Tensor:
+    """The eigenvectors of :func:`laplacian_spectrum`, which has the same arguments and errors. Shape `[N, k]`, float32.
+
+    Example:
+        >>> path = torch.tensor([[0, 1], [1, 2]])
+        >>> laplacian_eigenvectors(path, num_nodes=3, k=3)[1]
+        tensor([0.0000, 0.7071, 0.0000])
+    """
+    return _spectrum(edge_index, num_nodes, k, "laplacian_eigenvectors").eigenvectors
+
+
+def _spectrum(edge_index: Tensor, num_nodes: int, k: int, where: str) -> LaplacianSpectrum:
     require_count(k, where, "k", "Leave the encoding out to do without.")
     edge_index = _check_edges(edge_index, num_nodes, where)
-    out = np.zeros((num_nodes, k))
+    out, eigenvalues = np.zeros((num_nodes, k)), np.full(k, np.nan)
     count = min(k, num_nodes - 1)
     if count > 0:
-        vectors = _smallest_eigenvectors(_normalised_laplacian(edge_index, num_nodes), count + 1)[:, 1:]
+        values, vectors = _smallest_eigenpairs(_normalised_laplacian(edge_index, num_nodes), count + 1)
+        eigenvalues[:count], vectors = values[1:].round(9) + 0.0, vectors[:, 1:]
         # Rounding keeps entries of equal size equal, so that the first of them decides.
         largest = np.abs(vectors).round(6).argmax(axis=0)
         out[:, :count] = vectors * np.where(vectors[largest, np.arange(count)] < 0, -1.0, 1.0)
         out[np.abs(out) < 1e-9] = 0.0
-    return torch.from_numpy(out).to(edge_index.device, torch.float32)
+    return LaplacianSpectrum(
+        *(torch.from_numpy(part).to(edge_index.device, torch.float32) for part in (eigenvalues, out))
+    )
 
 
 def random_walk_probabilities(edge_index: Tensor, num_nodes: int, steps: int) -> Tensor:
@@ -115,22 +139,29 @@ class AddLaplacianEigenvectors(BaseTransform):
 
     Args:
         k: Number of eigenvectors.
+        eigenvalues: Whether to store their eigenvalues too, as `data.laplacian_eigenvalues`, a row for every node.
+            Shape `[N, k]`, NaN where there are fewer than k. Default: no.
 
     Example:
         >>> AddLaplacianEigenvectors(2)(Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2))
         Data(edge_index=[2, 1], num_nodes=2, laplacian_eigenvectors=[2, 2])
     """
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, eigenvalues: bool = False) -> None:
         self.k = k
+        self.eigenvalues = eigenvalues
 
     def forward(self, data: Data) -> Data:
         """Add the eigenvectors."""
-        data.laplacian_eigenvectors = laplacian_eigenvectors(*_edges(data), self.k)
+        edge_index, num_nodes = _edges(data)
+        values, data.laplacian_eigenvectors = _spectrum(edge_index, num_nodes, self.k, "laplacian_eigenvectors")
+        if self.eigenvalues:
+            data.laplacian_eigenvalues = values.expand(num_nodes, -1).contiguous()
         return data
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(k={self.k})"
+        told = ", eigenvalues=True" if self.eigenvalues else ""
+        return f"{type(self).__name__}(k={self.k}{told})"
 
 
 class AddRandomWalk(BaseTransform):
@@ -186,13 +217,15 @@ def _normalised_laplacian(edge_index: Tensor, num_nodes: int) -> scipy.sparse.cs
     return (scipy.sparse.diags_array((degree > 0).astype(np.float64)) - scale @ adjacency @ scale).tocsr()
 
 
-def _smallest_eigenvectors(matrix: scipy.sparse.csr_array, count: int) -> np.ndarray:
+def _smallest_eigenpairs(matrix: scipy.sparse.csr_array, count: int) -> tuple[np.ndarray, np.ndarray]:
     num_nodes = matrix.shape[0]
     if num_nodes <= _DENSE_NODES or count >= num_nodes:
-        return np.linalg.eigh(matrix.toarray())[1][:, :count]
+        values, vectors = np.linalg.eigh(matrix.toarray())
+        return values[:count], vectors[:, :count]
     start = np.linspace(1.0, 2.0, num_nodes)  # a fixed start, so that one graph always gives one answer
     # The spectrum lies in [0, 2]; Lanczos finds the largest of 2 I - L faster than the smallest of L.
     values, vectors = scipy.sparse.linalg.eigsh(
         2.0 * scipy.sparse.eye_array(num_nodes) - matrix, k=count, which="LA", v0=start
     )
-    return vectors[:, np.argsort(-values)]
+    order = np.argsort(-values)
+    return 2.0 - values[order], vectors[:, order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from graphformer.patterns.pattern import check_seed, check_whole
 
 _ORDERS, _SWAPS = 2**32 - 1, 2**32 - 2  # last word of the counters, where Random has the number of queries
 _BLOCK = 1024  # random places drawn at a time
+_KEPT_NODES = 512  # sets up to here keep their graph: molecules are many, and of few sizes
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +62,8 @@ class Expander(BySize):
         if num_keys <= 2 * self.degree:
             query, key = torch.ones(num_keys, num_keys).fill_diagonal_(0).nonzero().unbind(1)
             return query, key
-        first, second = _regular_graph(num_keys, self.degree // 2, self.seed)
+        draw = _kept_graph if num_keys <= _KEPT_NODES else _regular_graph
+        first, second = draw(num_keys, self.degree // 2, self.seed)
         return torch.cat((first, second)), torch.cat((second, first))
 
 
@@ -76,6 +79,9 @@ def _regular_graph(num_nodes: int, num_cycles: int, seed: int) -> tuple[Tensor, 
     _mend(edges, num_nodes, seed)
     first, second = torch.from_numpy(edges)
     return first, second
+
+
+_kept_graph = lru_cache(maxsize=1024)(_regular_graph)
 
 
 def _mend(edges: np.ndarray, num_nodes: int, seed: int) -> None:

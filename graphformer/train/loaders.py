@@ -34,6 +34,27 @@ class Share(NamedTuple):
 _ALL = Share()
 
 
+def check_fits(graphs: Sequence[Data], level: Level, config: TrainConfig) -> None:
+    """Refuse settings that no batches of these training samples can be made with.
+
+    Raises:
+        InputError: Several devices, or no neighbours to draw, for what is no set of many graphs, or of one.
+        MissingPackageError: Neighbours are asked for, and PyG's sampling is not installed.
+    """
+    rule, remedy = "be 1 where one graph holds all parts", "Train on one device."
+    require(len(graphs) > 1 or config.devices == 1, "train", "devices", rule, config.devices, remedy)
+    if not config.neighbors:
+        return
+    rule, remedy = "be empty but for the nodes of one big graph", "Leave neighbors out."
+    is_one = level == "node" and len(graphs) == 1
+    require(is_one, "train", "neighbors", rule, list(config.neighbors), remedy)
+    if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
+        raise MissingPackageError(
+            "train: neighbors need PyG's neighbour sampling; got neither pyg-lib nor torch-sparse. "
+            "Install one of them, or leave neighbors out to train on the whole graph."
+        )
+
+
 def training_loader(graphs: Sequence[Data], level: Level, config: TrainConfig, share: Share = _ALL) -> PlainLoader[Any]:
     """Batches in an order that changes with the epoch.
 
@@ -42,13 +63,7 @@ def training_loader(graphs: Sequence[Data], level: Level, config: TrainConfig, s
         level: Of the task.
         config: The run.
         share: The part of each batch that this process takes.
-
-    Raises:
-        InputError: Several devices for one graph.
-        MissingPackageError: Neighbours are asked for, and PyG's sampling is not installed.
     """
-    rule, remedy = "be 1 where one graph holds all parts", "Train on one device."
-    require(len(graphs) > 1 or share.processes == 1, "train", "devices", rule, share.processes, remedy)
     workers = config.num_workers
     if level == "link":
         links: Any = _Links(graphs[0], config.negatives)
@@ -152,11 +167,6 @@ class _Links:
 
 def _neighbour_loader(data: Data, config: TrainConfig) -> PlainLoader[Any]:
     """Neighbourhoods of target nodes, drawn by PyG; the order and the draws follow from torch's seed."""
-    if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
-        raise MissingPackageError(
-            "train: neighbors need PyG's neighbour sampling; got neither pyg-lib nor torch-sparse. "
-            "Install one of them, or leave neighbors out to train on the whole graph."
-        )
     whole, target, missing = copy.copy(data), data.target_index, -1 if data.y.dtype == torch.int64 else torch.nan
     whole.y = data.y.new_full((int(data.num_nodes or 0), *data.y.shape[1:]), missing)
     whole.y[target] = data.y

@@ -19,6 +19,7 @@ from graphformer._errors import DataError
 from graphformer.models import transform
 from graphformer.models.config import name_of
 from graphformer.train.config import TrainConfig
+from graphformer.train.folder import rank
 
 ASKED = ("target_index", "pair_index", "y")  # what parts of a data set that share one graph differ in
 
@@ -84,8 +85,8 @@ def _all(step: Callable[[Data], Data], graphs: Sequence[Data], what: str, config
     path = _cached_path(graphs, config) if config.cache else None
     if path is not None and path.exists():
         return _read(path)
-    one = len(graphs) == 1  # a bar would only flicker
-    bar = tqdm(graphs, desc=f"Preparing {what}", unit="graph", leave=False, dynamic_ncols=True, disable=one)
+    silent = len(graphs) == 1 or rank() > 0  # a bar would only flicker, or double
+    bar = tqdm(graphs, desc=f"Preparing {what}", unit="graph", leave=False, dynamic_ncols=True, disable=silent)
     prepared = [step(graph) for graph in bar]
     if path is not None:
         _write(prepared, path)

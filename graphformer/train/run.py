@@ -19,6 +19,7 @@ from graphformer.train.exported import open_module
 from graphformer.train.fit import fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
 from graphformer.train.forest import fit_forest, require_molecules, task_fingerprints
+from graphformer.train.loaders import check_fits
 from graphformer.train.prepare import prepare
 from graphformer.train.results import RunResult, SeedsResult
 
@@ -65,6 +66,8 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
     task = load(config.dataset, config.root, config.download)
     if isinstance(config.model, ForestConfig):
         require_molecules(task)
+    else:
+        check_fits(task.train, task.level, config)
     return _run(config, task, RunFolder.create(config))
 
 

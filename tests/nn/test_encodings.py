@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from graphformer import GraphformerError
 from graphformer.nn import (
     LaplacianEncoding,
+    LaplacianSetEncoding,
     LearnedEncoding,
     RandomWalkEncoding,
     SinusoidalEncoding,
@@ -153,3 +154,35 @@ def test_tiny_sets_give_finite_encodings(num_nodes):
     walk = RandomWalkEncoding(3, 5)(torch.zeros(num_nodes, 3))
     assert walk.shape == (num_nodes, 5)
     assert bool(walk.isfinite().all())
+
+
+def test_a_set_encoding_sums_over_the_eigenvectors_that_there_are():
+    encoding = LaplacianSetEncoding(5)
+    encoding.eval()
+    vectors, values = torch.randn(4, 3), torch.rand(4, 3)
+    values[2:, 1:] = float("nan")
+    out = encoding(vectors, values)
+    for node, kept in enumerate([3, 3, 1, 1]):
+        pairs = torch.stack((vectors[node, :kept], values[node, :kept]), dim=1)
+        expected = encoding.lin_out(encoding.lin_in(pairs).relu()).relu().sum(0)
+        torch.testing.assert_close(out[node], expected)
+    encoding.train()
+    batch = torch.tensor([0, 0, 1, 1])
+    signs = torch.tensor([[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)])[:, batch].unsqueeze(-1)
+    values = torch.rand(4, 1)
+    either = [encoding.eval()(sign * vectors[:, :1], values) for sign in signs]
+    drawn = [encoding.train()(vectors[:, :1], values, batch) for _ in range(40)]
+    near = [[torch.allclose(one, other, atol=1e-6) for other in either] for one in drawn]
+    assert all(any(row) for row in near)
+    assert all(any(column) for column in zip(*near, strict=True))
+    before = encoding.lin_in.weight.clone()
+    encoding.reset_parameters()
+    assert not torch.equal(before, encoding.lin_in.weight)
+
+
+def test_a_set_encoding_refuses_eigenvalues_of_other_eigenvectors():
+    rule = r"eigenvectors and eigenvalues must have shape \[N, k\]; got \[4, 3\] and \[4, 2\]. Make them with"
+    with pytest.raises(GraphformerError, match=f"LaplacianSetEncoding: {rule}"):
+        LaplacianSetEncoding(5)(torch.zeros(4, 3), torch.zeros(4, 2))
+    with pytest.raises(GraphformerError, match="LaplacianSetEncoding: channels must be at least 1; got 0"):
+        LaplacianSetEncoding(0)

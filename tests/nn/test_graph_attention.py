@@ -11,7 +11,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 from torch_geometric.nn import GATv2Conv, TransformerConv
 
-from graphformer import AttentionGraph
+from graphformer import AttentionGraph, attend
 from graphformer.nn import GraphAttention
 from graphformer.patterns import Edges, Full
 
@@ -328,6 +328,22 @@ def test_state_travels_and_nothing_is_left_behind():
     torch.manual_seed(3)
     fresh.reset_parameters()
     close(fresh(x, graph, edge_attr), changed)
+
+
+@pytest.mark.parametrize("unfused", [False, True])
+def test_heads_may_have_a_width_of_their_own(unfused):
+    layer = GraphAttention(C, 5, heads=H, head_channels=7, edge_dim=2)
+    graph = AttentionGraph.from_dense(torch.rand(N, N) < 0.5)
+    x, edge_attr = torch.randn(N, C), torch.randn(graph.num_edges, 2)
+    assert layer.head_channels == 7
+    assert layer.lin_key.weight.shape == layer.lin_query.weight.shape == (7 * H, C)
+    query, key, value = (lin(x).view(N, H, 7) for lin in (layer.lin_query, layer.lin_key, layer.lin_value))
+    terms = {"edge_attr": edge_attr, "edge_key": layer.edge_key, "edge_value": layer.edge_value}
+    expected = layer.lin_out(attend(query, key, value, graph, **terms).flatten(1))
+    if unfused:
+        layer.register_message_forward_hook(lambda *_: None)
+    close(layer(x, graph, edge_attr), expected)
+    assert expected.shape == (N, 5)
 
 
 def test_repr_names_widths_and_heads():

@@ -22,6 +22,7 @@ ERRORS = [
     ({"out_channels": 12.0}, "out_channels must be an integer; got 12.0"),
     ({"out_channels": 0}, "out_channels must be at least 1; got 0"),
     ({"edge_dim": 1.5}, "edge_dim must be an integer; got 1.5"),
+    ({"head_channels": 0}, "head_channels must be at least 1; got 0. Pass None for out_channels / heads"),
     ({"dropout": "0.1"}, r"dropout must lie in \[0, 1\); got '0.1'"),
     ({"in_channels": 0}, "in_channels must be a width or a pair of widths .*, each at least 1, or -1; got 0"),
     ({"in_channels": -2}, "in_channels must be a width or a pair .*; got -2. -1 takes the width from"),

@@ -1,3 +1,5 @@
+import math
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from graphformer.nn import (
     AddLaplacianEigenvectors,
     AddRandomWalk,
     laplacian_eigenvectors,
+    laplacian_spectrum,
     random_walk_probabilities,
     structure,
 )
@@ -120,6 +123,22 @@ def test_transforms_store_and_leave_the_sample_alone():
     assert "random_walk" not in data
     assert repr(AddRandomWalk(3)) == "AddRandomWalk(steps=3)"
     assert repr(AddLaplacianEigenvectors(2)) == "AddLaplacianEigenvectors(k=2)"
+    assert "laplacian_eigenvalues" not in out
+    more = AddLaplacianEigenvectors(5, eigenvalues=True)
+    assert repr(more) == "AddLaplacianEigenvectors(k=5, eigenvalues=True)"
+    values = more(data).laplacian_eigenvalues
+    torch.testing.assert_close(values[2], torch.tensor([0.5, 1.5, 2.0, math.nan, math.nan]), equal_nan=True)
+    assert bool((values[0, :3] == values[3, :3]).all())
+
+
+@pytest.mark.parametrize("dense_nodes", [512, 0], ids=["dense", "lanczos"])
+def test_eigenvalues_belong_to_their_eigenvectors(monkeypatch, dense_nodes):
+    monkeypatch.setattr(structure, "_DENSE_NODES", dense_nodes)
+    graph = nx.gnm_random_graph(14, 30, seed=1)
+    values, vectors = laplacian_spectrum(edges_of(graph), 14, 4)
+    laplacian = torch.tensor(nx.normalized_laplacian_matrix(graph).toarray()).float()
+    torch.testing.assert_close(laplacian @ vectors, vectors * values, rtol=1e-4, atol=1e-5)
+    assert bool((values.diff() >= 0).all())
     assert AddRandomWalk(3)(Data(x=torch.zeros(2, 1))).random_walk.shape == (2, 3)
 
 

@@ -8,7 +8,7 @@ from pattern_cases import edge_matrix, predicate
 
 from graphformer import GraphformerError
 from graphformer.graphs import AttentionGraph
-from graphformer.patterns import BigBird, Expander, Full, Global, Longformer, Random, VirtualNode, Window
+from graphformer.patterns import BigBird, Expander, Full, Global, Longformer, Random, VirtualNode, Window, expander
 
 
 @pytest.mark.parametrize("degree", [2, 4, 6, 10])
@@ -57,6 +57,13 @@ def test_the_draw_never_changes():
     assert Expander(2, seed=1).on(7).edge_index[0].tolist() == [3, 6, 2, 6, 1, 5, 0, 4, 3, 5, 2, 4, 0, 1]
     mended = [2, 3, 6, 8, 5, 6, 9, 10, 0, 3, 7, 9, 0, 2, 4, 10, 3, 5, 9, 10, 1, 4]
     assert Expander(4, seed=1).on(11).edge_index[0, :22].tolist() == mended
+
+
+def test_a_kept_draw_is_the_one_that_is_drawn_anew(monkeypatch):
+    kept = [Expander(4, seed=9).on([30, 14]) for _ in range(2)]
+    assert expander._kept_graph.cache_info().hits > 0
+    monkeypatch.setattr(expander, "_KEPT_NODES", 0)
+    assert kept[0] == kept[1] == Expander(4, seed=9).on([30, 14])
 
 
 def test_large_sets_are_quick():

@@ -139,12 +139,14 @@ def test_links_meet_as_many_random_pairs(quick):
     assert not torch.equal(next(iter(loader)).pair_index, seen[0].pair_index)
 
 
-def test_one_graph_is_for_one_device(quick):
-    from graphformer.train.loaders import Share
-
-    graphs = prepare({"train": node_task().train}, quick)["train"]
+def test_what_one_graph_cannot_be_trained_with_leaves_no_folder(quick, monkeypatch):
+    task = link_task()
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
     with pytest.raises(InputError, match="train: devices must be 1 where one graph holds all parts; got 2"):
-        training_loader(graphs, "node", quick, Share(0, 2))
+        train(replace(quick, devices=2))
+    with pytest.raises(InputError, match=r"train: neighbors must be empty but for the nodes of one big graph; got"):
+        train(replace(quick, neighbors=(3,)))
+    assert not Path(quick.folder).exists()
 
 
 def test_neighbourhoods_are_drawn_where_pyg_can(quick, monkeypatch):

@@ -5,11 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from graphformer._checks import require_choice
+from graphformer.models.config.exphormer import ExphormerConfig
 from graphformer.models.config.forest import ForestConfig
 from graphformer.models.config.gat import GATConfig
+from graphformer.models.config.gated_transformer import GatedTransformerConfig
+from graphformer.models.config.gps import GPSConfig
 from graphformer.models.config.graph_transformer import GraphTransformerConfig
+from graphformer.models.config.graphormer import GraphormerConfig
+from graphformer.models.config.grit import GRITConfig
+from graphformer.models.config.gt import GTConfig
+from graphformer.models.config.mpnn import MPNNConfig
 
-MODELS: dict[str, type] = {"graph_transformer": GraphTransformerConfig, "gat": GATConfig}
+MODELS: dict[str, type] = {
+    "graph_transformer": GraphTransformerConfig,
+    "graphormer": GraphormerConfig,
+    "grit": GRITConfig,
+    "gt": GTConfig,
+    "gat": GATConfig,
+    "gated_transformer": GatedTransformerConfig,
+    "gps": GPSConfig,
+    "exphormer": ExphormerConfig,
+    "mpnn": MPNNConfig,
+}
 KNOWN: dict[str, type] = {**MODELS, "forest": ForestConfig}  # the forest is no network: nothing builds it
 
 
