@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from graphformer._checks import require
 from graphformer._errors import InputError
 from graphformer.cli.parser import new_parser, parse
+from graphformer.cli.source import add_source, read_source
 
 
 def run(words: list[str]) -> None:
     """Draw a molecule's attention, and say for each layer which pairs of atoms attend most."""
-    parser = new_parser("explain", "Draw what a run's best checkpoint attends to in a molecule.")
-    parser.add_argument("run", metavar="RUN", help="folder of the run, for instance runs/logp-1")
-    parser.add_argument("smiles", metavar="SMILES", help='the molecule, for instance "CCO"')
+    parser = new_parser("explain", "Draw what a run's best checkpoint, or a trained model, attends to in a molecule.")
+    add_source(parser)
     parser.add_argument("--out", type=str, default="attention.png", help="picture to write. Default: attention.png")
     parser.add_argument("--layer", type=int, default=None, help="draw this layer on the molecule. Default: the mean")
     values = parse(parser, words)
+    run, smiles = read_source("explain", values)
+    require(len(smiles) == 1, "explain", "SMILES", "be one molecule", smiles or "none", 'Write one, as in "CCO".')
     from graphformer.train import draw_explanation, explain
 
-    explanation = explain(values["run"], values["smiles"])
+    explanation = explain(run, smiles[0], model=values["model"])
     figure = draw_explanation(explanation, values["layer"])
     out = Path(values["out"])
     try:

@@ -18,7 +18,8 @@ COMMANDS = {
     "recipes": "list the built-in recipes and what they gave",
     "evaluate": "measure a run on a split of its data set",
     "predict": "predict molecules given as SMILES",
-    "explain": "draw what a run attends to in a molecule",
+    "export": "write a run's model into one file, which predicts without the run",
+    "explain": "draw what a model attends to in a molecule",
     "show": "draw a pattern, and tell what attention over it costs",
     "env": "print versions, devices and backends",
 }

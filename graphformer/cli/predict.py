@@ -8,21 +8,22 @@ from pathlib import Path
 from graphformer._checks import require
 from graphformer._errors import InputError
 from graphformer.cli.parser import new_parser, parse
+from graphformer.cli.source import add_source, read_source
 
 
 def run(words: list[str]) -> None:
     """Print one line for each molecule: its SMILES and the predictions, separated by tabs."""
-    parser = new_parser("predict", "Predict molecules with a run's best checkpoint.")
-    parser.add_argument("run", metavar="RUN", help="folder of the run, for instance runs/logp-1")
-    parser.add_argument("smiles", nargs="*", metavar="SMILES", help='molecules, for instance "CCO"')
+    parser = new_parser("predict", "Predict molecules with a run's best checkpoint, or with a trained model.")
+    add_source(parser)
     parser.add_argument("--file", type=str, default=None, help="text file with one SMILES at the start of each line")
     parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be read, and say so")
     values = parse(parser, words)
-    smiles = values["smiles"] + (_read_file(values["file"]) if values["file"] else [])
+    run, smiles = read_source("predict", values)
+    smiles += _read_file(values["file"]) if values["file"] else []
     require(bool(smiles), "predict", "SMILES", "be given", "none", 'Write them, as in "CCO", or pass --file.')
     from graphformer.train import predict
 
-    predictions, problems = predict(values["run"], smiles, skip_invalid=values["skip_invalid"])
+    predictions, problems = predict(run, smiles, skip_invalid=values["skip_invalid"], model=values["model"])
     for problem in problems:
         print(f"graphformer: left out {problem}", file=sys.stderr)
     width = max((len(prediction.smiles) for prediction in predictions), default=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphformer._checks import require
 from graphformer.cli.parser import new_parser, parse
-from graphformer.models.config import MODELS, config_class
+from graphformer.models.config import KNOWN, MODELS, config_class
 from graphformer.train.config import DEFAULT_MODEL, TrainConfig, config_from_mapping, read_config, read_mapping
 from graphformer.train.recipes import recipe_mapping, settings_for
 
@@ -41,7 +41,7 @@ def _parser(model: str | None) -> Any:
     parser.add_argument("--resume", type=str, default=None, metavar="RUN", help="continue this run; stands alone")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     parser.add_class_arguments(TrainConfig, as_group=False, skip={"dataset", "download", "model"})
-    parser.add_argument("--model.name", default=None, metavar="NAME", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--model.name", default=None, metavar="NAME", help=f"one of {', '.join(KNOWN)}")
     if model is not None:
         parser.add_class_arguments(config_class(model), "model", as_group=False)
     return parser
@@ -114,13 +114,15 @@ def _gives(words: list[str], name: str) -> bool:
 def _tell(result: Any) -> None:
     from graphformer.train import SeedsResult
 
+    chosen = result.model in MODELS  # a forest has no epochs to choose from
     if isinstance(result, SeedsResult):
         spread = f"{result.test:.4f} ± {result.test_std:.4f}"
-        print(f"{result.dataset}: test {result.metric} {spread} over {len(result.seeds)} seeds, each at its best")
-        print(f"validation epoch (valid {result.valid:.4f} ± {result.valid_std:.4f})")
+        each = ", each at its best validation epoch" if chosen else ""
+        print(f"{result.dataset}: test {result.metric} {spread} over {len(result.seeds)} seeds{each}")
+        print(f"(valid {result.valid:.4f} ± {result.valid_std:.4f})")
     else:
-        epoch = f"the best validation epoch {result.best_epoch} (valid {result.valid:.4f})"
-        print(f"{result.dataset}: test {result.metric} {result.test:.4f} at {epoch}")
+        at = f" at the best validation epoch {result.best_epoch}" if chosen else ""
+        print(f"{result.dataset}: test {result.metric} {result.test:.4f}{at} (valid {result.valid:.4f})")
     if result.baseline is not None:
         ratio = result.baseline / result.test if result.test else float("inf")
         print(f"predicting the training mean: test {result.metric} {result.baseline:.4f}, {ratio:.1f} times as much")

@@ -36,12 +36,14 @@ def load_logp(num_molecules: int = 3000) -> Task:
     descriptors = rdkit_module("Crippen")
     parse = rdkit_module("Chem").MolFromSmiles
     graphs = from_smiles_list(smiles, [descriptors.MolLogP(parse(text)) for text in smiles]).samples
+    rows = {"train": [i for i in range(len(smiles)) if i % 10 < 8]}
+    rows |= {"valid": list(range(8, len(smiles), 10)), "test": list(range(9, len(smiles), 10))}
     return Task(
         name="logp",
         level="graph",
-        train=[graph for i, graph in enumerate(graphs) if i % 10 < 8],
-        valid=graphs[8::10],
-        test=graphs[9::10],
+        train=[graphs[row] for row in rows["train"]],
+        valid=[graphs[row] for row in rows["valid"]],
+        test=[graphs[row] for row in rows["test"]],
         task_type="regression",
         num_tasks=1,
         num_outputs=1,
@@ -49,6 +51,7 @@ def load_logp(num_molecules: int = 3000) -> Task:
         higher_is_better=False,
         features=molecule_features(),
         measure=rmse,
+        smiles=lambda part: [smiles[row] for row in rows[part]],
     )
 
 

@@ -53,6 +53,8 @@ class Task:
         features: What the nodes and edges carry.
         measure: What :meth:`evaluate` calls; the official evaluator for OGB data sets.
         length: Words that are predicted for each row (subtoken prediction only); 1 otherwise.
+        smiles: Gives the SMILES of a part's molecules ("train", "valid" or "test"), in the order of its graphs; read
+            when it is called. None (default) where the graphs are no molecules or their SMILES are not at hand.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Task:
     features: Features
     measure: Callable[[Tensor, Tensor], float] = field(repr=False)
     length: int = 1
+    smiles: Callable[[str], list[str]] | None = field(default=None, repr=False)
 
     def evaluate(self, y_true: Tensor, y_pred: Tensor) -> float:
         """The measure over a whole split.

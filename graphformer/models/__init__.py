@@ -83,8 +83,11 @@ def transform(config: Any) -> Callable[[Data], Data]:
 
 
 def _home(config: Any) -> Any:
-    from graphformer.models.config import name_of
+    from graphformer._checks import require_choice
+    from graphformer.models.config import MODELS, name_of
 
+    remedy = "Train a forest with graphformer.train; it is built from fingerprints."
+    require_choice(name_of(config), MODELS, "models", "config's model", remedy)
     return import_module(f"graphformer.models.{name_of(config)}")
 
 

@@ -51,7 +51,7 @@ class TrainConfig:
         devices: Processes, each with a device (or a share of the CPU), that share each batch.
         strategy: How Lightning spreads the run over them: "auto" or "ddp".
         folder: Where the run writes. Default: the first free runs/<dataset>-<n>.
-        model: The settings of a model, one of `graphformer.models.config.MODELS`. In a file, its `name` chooses which.
+        model: The settings of a model, one of `graphformer.models.config.KNOWN`. In a file, its `name` chooses which.
     """
 
     dataset: str = "logp"

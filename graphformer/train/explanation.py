@@ -13,8 +13,8 @@ from graphformer._errors import RunError
 from graphformer.data import from_smiles_list
 from graphformer.data.molecule import rdkit_module
 from graphformer.kernels import watch_attention
-from graphformer.train.fit import load_module, quiet
-from graphformer.train.folder import RunFolder
+from graphformer.train.exported import open_module
+from graphformer.train.fit import quiet
 from graphformer.train.prepare import prepare
 
 
@@ -35,30 +35,31 @@ class Explanation(NamedTuple):
     matrices: Tensor
 
 
-def explain(run: str | Path, smiles: str) -> Explanation:
-    """What a run's best checkpoint attends to in a molecule.
+def explain(run: str | Path | None = None, smiles: str = "", *, model: str | None = None) -> Explanation:
+    """What a run's best checkpoint, or a trained model that comes with the package, attends to in a molecule.
 
     Args:
-        run: The run's folder.
+        run: The run's folder. Either this or `model` is given.
         smiles: The molecule.
+        model: One of `graphformer.train.weights.names()`, or the path of a file that :func:`export` wrote.
 
     Returns:
         The prediction and the attention matrices. What goes to or comes from a node that is no atom (a virtual node) is
         left out of the matrices.
 
     Raises:
+        InputError: A run and a model are given, or none; no model of that name.
         DataError: The SMILES cannot be read.
-        RunError: No run, a damaged checkpoint, or a model without attention.
+        RunError: No run, a damaged file, or a model without attention.
     """
-    folder = RunFolder.open(run)
     with quiet():
+        module = open_module(run, model, "explain")
         sample = from_smiles_list([smiles]).samples[0]
-        module = load_module(folder, folder.best)
         prepared = prepare({"molecules": [sample]}, module.config)["molecules"][0]
         with torch.no_grad(), watch_attention() as seen:
             prediction = module.predict_batch(prepared)
     if not seen:
-        raise RunError(f"explain: the model of {folder.path} must attend; got one without attention. Use another run.")
+        raise RunError(f"explain: the model of {run or model} must attend; got one without attention. Use another.")
     molecule = rdkit_module("Chem").MolFromSmiles(smiles)
     atoms = [atom.GetSymbol() for atom in molecule.GetAtoms()]
     matrices = torch.stack([_matrix(call.graph.edge_index, call.weights, len(atoms)) for call in seen])

@@ -16,9 +16,10 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphformer._checks import refuse
 from graphformer._errors import RunError
 from graphformer.data.task import Task
-from graphformer.models.config import name_of
+from graphformer.models.config import MODELS, name_of
 from graphformer.train.config import TrainConfig
 from graphformer.train.folder import RunFolder, rank, read_checkpoint
 from graphformer.train.loaders import Share, plain_loader, training_loader
@@ -91,7 +92,7 @@ def _finish(config: TrainConfig, task: Task, folder: RunFolder, record: Record, 
         best_epoch=int(best["epoch"]),
         valid=best[record.metric],
         test=measure(module, splits["test"], task.evaluate),
-        baseline=_mean_predictor(task),
+        baseline=mean_predictor(task),
         parameters=sum(weight.numel() for weight in module.model.parameters()),
         seconds=round(sum(row["seconds"] for row in record.rows), 1),
         seed=config.seed,
@@ -134,8 +135,23 @@ def _run_trainer(
 
 
 def load_module(folder: RunFolder, path: Path) -> GraphModule:
-    """The module of one of the run's checkpoints, ready to predict."""
+    """The module of one of the run's checkpoints, ready to predict.
+
+    Raises:
+        RunError: The folder holds several seeds or a model without checkpoints; the checkpoint is missing, damaged or
+            does not fit the run's settings.
+    """
     config = folder.read_config()
+    name = name_of(config.model)
+    if name not in MODELS:
+        refuse(
+            "run",
+            str(folder.path),
+            "hold the checkpoint of a network",
+            f"the run of a {name}, which is measured where it is fitted and not kept",
+            "Its measures are in result.json; `graphformer results` prints them.",
+            RunError,
+        )
     if config.seeds > 1:
         member = folder.path / f"seed-{config.seed}"
         raise RunError(f"run: {folder.path} must be the folder of one run; got a series of seeds. Pass {member}.")
@@ -163,7 +179,8 @@ def predictions(module: GraphModule, graphs: Sequence[Data]) -> Tensor:
     return torch.cat([module.predict_batch(batch) for batch in plain_loader(graphs, module.config)])
 
 
-def _mean_predictor(task: Task) -> float | None:
+def mean_predictor(task: Task) -> float | None:
+    """The measure on the test split of predicting the training labels' mean; None but for regression."""
     if task.task_type != "regression":
         return None
     mean, _ = label_statistics(torch.cat([graph.y for graph in task.train]))

@@ -99,7 +99,7 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, which marks the run as finished."""
-        _write_whole(self.result, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+        write_whole(self.result, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -131,10 +131,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that an interruption leaves the old one or the new one, never half a file."""
-    _write_whole(path, lambda passing: torch.save(checkpoint, passing))
+    write_whole(path, lambda passing: torch.save(checkpoint, passing))
 
 
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, which then takes its place."""
     passing = path.with_name(path.name + ".part")
     write(passing)
     os.replace(passing, path)

@@ -22,12 +22,12 @@ class RunResult:
         dataset: Name of the data set.
         model: Name of the model.
         metric: Name of the measure.
-        best_epoch: Epoch of the best validation measure, counted from 1.
+        best_epoch: Epoch of the best validation measure, counted from 1; 0 for a forest, which has no epochs.
         valid: The measure on the validation split at that epoch.
         test: The measure on the test split at that epoch.
         baseline: The measure on the test split of predicting the training labels' mean; None for classification.
-        parameters: Trained numbers of the model.
-        seconds: Time of all epochs, with validation.
+        parameters: Trained numbers of the model; nodes of all trees for a forest.
+        seconds: Time of all epochs, with validation; of fitting and measuring for a forest.
         seed: Seed of the run.
     """
 

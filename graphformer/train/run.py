@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +13,12 @@ from graphformer._errors import RunError
 from graphformer.data import from_smiles_list, load
 from graphformer.data.task import Task
 from graphformer.models import transform
+from graphformer.models.config.forest import ForestConfig
 from graphformer.train.config import TrainConfig
+from graphformer.train.exported import open_module
 from graphformer.train.fit import fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
+from graphformer.train.forest import fit_forest, require_molecules, task_fingerprints
 from graphformer.train.loaders import check_fits
 from graphformer.train.prepare import prepare
 from graphformer.train.results import RunResult, SeedsResult
@@ -58,9 +61,13 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
         DataError: The data set cannot be had.
         KeyboardInterrupt: Ctrl-C; its message says how to go on.
     """
-    transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
+    if not isinstance(config.model, ForestConfig):
+        transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
     task = load(config.dataset, config.root, config.download)
-    check_fits(task.train, task.level, config)
+    if isinstance(config.model, ForestConfig):
+        require_molecules(task)
+    else:
+        check_fits(task.train, task.level, config)
     return _run(config, task, RunFolder.create(config))
 
 
@@ -107,25 +114,32 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
         return Measured(task.name, split, task.metric, measure(module, graphs, task.evaluate), task.level, rows)
 
 
-def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) -> tuple[list[Prediction], list[str]]:
-    """Predictions of a run's best checkpoint for molecules.
+def predict(
+    run: str | Path | None = None,
+    smiles: Sequence[str] = (),
+    skip_invalid: bool = False,
+    *,
+    model: str | None = None,
+) -> tuple[list[Prediction], list[str]]:
+    """Predictions of a run's best checkpoint, or of a trained model that comes with the package, for molecules.
 
     Args:
-        run: The run's folder.
+        run: The run's folder. Either this or `model` is given.
         smiles: The molecules.
         skip_invalid: Leave out those that cannot be read. False (default) raises instead.
+        model: One of `graphformer.train.weights.names()`, or the path of a file that :func:`export` wrote.
 
     Returns:
         The predictions, and one line for each molecule that was left out.
 
     Raises:
+        InputError: A run and a model are given, or none; no model of that name.
         DataError: Some SMILES cannot be read.
-        RunError: No run, or a damaged checkpoint.
+        RunError: No run, or a damaged file.
     """
-    folder = RunFolder.open(run)
     with quiet():
+        module = open_module(run, model, "predict")
         read = from_smiles_list(smiles, skip_invalid=skip_invalid)
-        module = load_module(folder, folder.best)
         if not read.samples:
             return [], read.problems
         values = predictions(module, prepare({"molecules": read.samples}, module.config)["molecules"])
@@ -135,10 +149,9 @@ def predict(run: str | Path, smiles: Sequence[str], skip_invalid: bool = False) 
 
 def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | SeedsResult:
     try:
-        with quiet():
-            splits = prepare({split: getattr(task, split) for split in SPLITS}, config)
+        fit_one = _fitting(config, task)
         if config.seeds == 1:
-            return fit(config, task, splits, folder)
+            return fit_one(config, folder)
         results = []
         for seed in range(config.seed, config.seed + config.seeds):
             path = folder.path / f"seed-{seed}"
@@ -147,8 +160,18 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | Seed
                 results.append(RunResult.read(member.result))
                 continue
             one = replace(config, seed=seed, seeds=1, folder=str(path))
-            results.append(fit(one, task, splits, member if member.config.exists() else RunFolder.create(one)))
+            results.append(fit_one(one, member if member.config.exists() else RunFolder.create(one)))
         return SeedsResult.write(folder, results)
     except KeyboardInterrupt as interrupt:
         how = f"graphformer train --resume {shlex.quote(str(folder.path))}"
         raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; go on with: {how}") from None
+
+
+def _fitting(config: TrainConfig, task: Task) -> Callable[[TrainConfig, RunFolder], RunResult]:
+    """What fits the model once; what all seeds share is made here."""
+    if isinstance(config.model, ForestConfig):
+        prints = task_fingerprints(task, config.model)
+        return lambda one, folder: fit_forest(one, task, prints, folder)
+    with quiet():
+        splits = prepare({split: getattr(task, split) for split in SPLITS}, config)
+    return lambda one, folder: fit(one, task, splits, folder)

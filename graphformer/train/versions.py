@@ -7,7 +7,18 @@ from importlib import metadata
 
 import graphformer
 
-PACKAGES = ("torch", "torch-geometric", "lightning", "numpy", "ogb", "rdkit", "torch-scatter", "triton", "timm")
+PACKAGES = (
+    "torch",
+    "torch-geometric",
+    "lightning",
+    "numpy",
+    "ogb",
+    "rdkit",
+    "scikit-learn",
+    "torch-scatter",
+    "triton",
+    "timm",
+)
 
 
 def versions() -> dict[str, str]:

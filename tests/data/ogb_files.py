@@ -102,6 +102,7 @@ def _make_molecules(folder: Path, name: str, rng: Generator) -> None:
         for row in labels[1::4]:
             row[0] = "nan"
     write_graphs(folder, graphs, labels)
+    write_csv(folder / "mapping/mol.csv.gz", [(0, text, row) for row, text in enumerate(MOLECULES)], "y,smiles,mol_id")
     write_split(folder, "scaffold", len(graphs))
 
 

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from graphformer.data import load
+from graphformer.data import from_smiles, load
 from graphformer.data._fragments import CORES, GROUPS, LINKERS
 from graphformer.data.logp import _pieces, load_logp, molecules
 from graphformer.data.molecule import rdkit_module
@@ -69,3 +69,11 @@ def test_load_makes_it_without_a_folder(monkeypatch, tmp_path):
     assert len(task.train) == 8
     assert task.evaluate(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [5.0]])) == pytest.approx(4.5**0.5)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_the_smiles_are_those_of_the_graphs():
+    task = load_logp(30)
+    for part in ("train", "valid", "test"):
+        for text, graph in zip(task.smiles(part), getattr(task, part), strict=True):
+            assert torch.equal(from_smiles(text).x, graph.x)
+    assert sorted(text for part in ("train", "valid", "test") for text in task.smiles(part)) == sorted(molecules(30))

@@ -182,3 +182,36 @@ def test_a_split_that_names_no_graph_is_told(tmp_path, name, scheme):
     told = rf"^load: {name}'s files must agree: the split's graph ids lie in \[0, 24\); got ids from 3 to 24"
     with pytest.raises(DataError, match=told):
         load(name, root=tmp_path)
+
+
+def test_the_smiles_are_those_of_each_part(esol):
+    resplit(esol, train=[6, 0, 2, 3], valid=[1], test=[5, 4])
+    task = load("ogbg-molesol", root=esol.parent)
+    assert task.smiles("train") == [MOLECULES[row] for row in (6, 0, 2, 3)]
+    assert task.smiles("test") == [MOLECULES[row] for row in (5, 4)]
+    for part in ("train", "valid", "test"):
+        for text, graph in zip(task.smiles(part), getattr(task, part), strict=True):
+            assert torch.equal(from_smiles(text).x, graph.x)
+
+
+def test_smiles_that_are_missing_damaged_or_too_few_are_told_when_they_are_asked_for(esol):
+    table = esol / "mapping/mol.csv.gz"
+    whole = table.read_bytes()
+    task = load("ogbg-molesol", root=esol.parent)
+    for damaged, got in ((whole[:60], "EOFError"), (b"smiles", "BadGzipFile"), (None, "FileNotFoundError")):
+        table.unlink() if damaged is None else table.write_bytes(damaged)
+        with pytest.raises(
+            DataError, match=rf"load: .*mol.csv.gz must be a readable table with a column smiles; got {got}"
+        ):
+            task.smiles("train")
+    write_csv(table, ["CC"], "text")
+    with pytest.raises(DataError, match="column smiles; got KeyError: 'smiles'"):
+        task.smiles("train")
+    write_csv(table, MOLECULES[:-1], "smiles")
+    with pytest.raises(DataError, match="there are 24 rows of SMILES; got 23"):
+        task.smiles("train")
+
+
+def test_graphs_that_are_no_molecules_have_no_smiles(tmp_path):
+    make_ogb("ogbg-ppa", tmp_path)
+    assert load("ogbg-ppa", root=tmp_path).smiles is None

@@ -202,13 +202,16 @@ def test_peptides_come_from_their_table(split, tmp_path):
             expected = from_smiles(PEPTIDES[row], labels(row))
             assert same(graph, expected)
             assert graph.x.dtype == graph.edge_attr.dtype == graph.edge_index.dtype == torch.int64
+        assert task.smiles(part) == [PEPTIDES[row] for row in which]
     assert (task.metric, task.num_tasks, task.task_type) == ("ap", 10, "binary classification")
 
 
 def test_pygs_files_of_peptides_are_taken_before_the_table(tmp_path):
     make_peptides(tmp_path)
     make_lrgb(tmp_path, "peptides-func")
-    assert len(load("peptides-func", root=tmp_path).train) == 6
+    task = load("peptides-func", root=tmp_path)
+    assert len(task.train) == 6
+    assert task.smiles is None
 
 
 def test_names_hold_the_sets():

@@ -3,14 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ten_molecules import LABELS, SMILES
 
 from graphformer.data import from_smiles_list, molecule_features
 from graphformer.data.task import Task, rmse
 from graphformer.models.config import GraphTransformerConfig
 from graphformer.train import TrainConfig
-
-SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(C)C", "C1CCCCC1", "CCCl", "OCCO", "CC#N", "c1ccncc1O", "CCCCCCC"]
-LABELS = [-0.3, 2.1, -0.2, 0.3, 3.4, 1.4, -1.4, -0.3, 0.6, 4.7]
 
 
 @pytest.fixture(scope="session")

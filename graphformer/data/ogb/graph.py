@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphformer._checks import refuse
+from graphformer._errors import DataError
 from graphformer.data.molecule import molecule_features
 from graphformer.data.ogb.measures import as_they_are, chosen_class, official_measure
-from graphformer.data.ogb.reading import Release, labels_of, require_ids, require_whole
+from graphformer.data.ogb.reading import Release, labels_of, require_ids, require_rows, require_whole
 from graphformer.data.task import Task
 from graphformer.graphs.features import Features
 
+_SMILES = "mapping/mol.csv.gz"
 _PPA = Features(edge_channels=7)  # a protein carries nothing, an association seven strengths
 
 
@@ -38,6 +44,7 @@ def load_graphs(release: Release) -> Task:
         higher_is_better=dataset.eval_metric != "rmse",
         features=features,
         measure=official_measure(layout, chosen_class if multiclass else as_they_are),
+        smiles=partial(_smiles, release) if layout.name.startswith("ogbg-mol") else None,
     )
 
 
@@ -50,6 +57,23 @@ def split_ids(release: Release, part: str) -> Tensor:
     ids = release.split[part]
     require_ids(ids, len(release.dataset), release.layout.name, "the split's graph ids")
     return ids
+
+
+def _smiles(release: Release, part: str) -> list[str]:
+    """The SMILES of a part's molecules, from the table that OGB gives beside the graphs.
+
+    Raises:
+        DataError: The table is not there, cannot be read or has not one row for each graph.
+    """
+    table = release.folder / _SMILES
+    try:
+        with gzip.open(table, "rt", newline="", encoding="utf-8") as file:
+            smiles = [row["smiles"] for row in csv.DictReader(file)]
+    except Exception as error:  # noqa: BLE001 - whatever a missing or damaged file makes gzip or csv raise
+        got, remedy = f"{type(error).__name__}: {error}", "OGB's archive of the data set holds it: fetch it anew."
+        refuse("load", str(table), "be a readable table with a column smiles", got, remedy, DataError)
+    require_rows(smiles, len(release.dataset), release.layout.name, "SMILES")
+    return [smiles[row] for row in split_ids(release, part).tolist()]
 
 
 def _graph(dataset: Any, i: int, y: Tensor, features: Features) -> Data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ def require_ids(ids: Tensor, count: int, name: str, what: str) -> None:
     _require_agreement(low >= 0 and high < count, name, f"{what} lie in [0, {count})", f"ids from {low} to {high}")
 
 
-def require_rows(table: Tensor | None, count: int, name: str, what: str) -> None:
+def require_rows(table: Sized | None, count: int, name: str, what: str) -> None:
     """Refuse a table that has not one row for each of the `count` things that it describes.
 
     Raises:

@@ -21,7 +21,7 @@ from torch_geometric.datasets import LRGBDataset
 from graphformer.data.measures import average_precision, macro_f1, mae
 from graphformer.data.molecule import molecule_features
 from graphformer.data.pyg.files import PARTS, Parts, cached, fetch_zip, folder_of, reading, require_files
-from graphformer.data.pyg.peptides import find_table, read_table
+from graphformer.data.pyg.peptides import find_table, read_table, table_smiles
 from graphformer.data.pyg.pickles import StoredArray, StoredTensor, read_pickle
 from graphformer.data.pyg.sound import require_sound
 from graphformer.data.pyg.standardize import standardize
@@ -81,6 +81,7 @@ def load_lrgb(name: str, root: Path, download: bool = False) -> Task:
         train=parts["train"],
         valid=parts["valid"],
         test=parts["test"],
+        smiles=partial(table_smiles, name, table) if table else None,
         **vars(kind),
     )
 

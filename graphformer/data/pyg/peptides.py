@@ -57,6 +57,19 @@ def read_table(name: str, folder: Path) -> Parts:
     return cached(name, folder, (table, split), make, made_by=rdkit)
 
 
+def table_smiles(name: str, folder: Path, part: str) -> list[str]:
+    """The SMILES of a part's peptides.
+
+    Raises:
+        DataError: The table or the split cannot be read.
+    """
+    smiles, _ = _read_rows(name, folder / _TABLE)
+    split = _split_file(folder)
+    assert split is not None
+    with reading(name, split):
+        return [smiles[row] for row in _read_split(split, len(smiles))[part]]
+
+
 def _split_file(folder: Path) -> Path | None:
     return next((path for end in ("npz", "json") if (path := folder / f"{_SPLIT}.{end}").exists()), None)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphformer._checks import require_choice
 from graphformer.models.config.exphormer import ExphormerConfig
+from graphformer.models.config.forest import ForestConfig
 from graphformer.models.config.gat import GATConfig
 from graphformer.models.config.gated_transformer import GatedTransformerConfig
 from graphformer.models.config.gps import GPSConfig
@@ -26,6 +27,7 @@ MODELS: dict[str, type] = {
     "exphormer": ExphormerConfig,
     "mpnn": MPNNConfig,
 }
+KNOWN: dict[str, type] = {**MODELS, "forest": ForestConfig}  # the forest is no network: nothing builds it
 
 
 def config_class(name: Any) -> type:
@@ -38,8 +40,8 @@ def config_class(name: Any) -> type:
         >>> config_class("graph_transformer").__name__
         'GraphTransformerConfig'
     """
-    require_choice(name, list(MODELS), "model", "name")
-    return MODELS[name]
+    require_choice(name, list(KNOWN), "model", "name")
+    return KNOWN[name]
 
 
 def name_of(config: Any) -> str:
@@ -49,4 +51,4 @@ def name_of(config: Any) -> str:
         >>> name_of(GraphTransformerConfig())
         'graph_transformer'
     """
-    return next(name for name, kind in MODELS.items() if kind is type(config))
+    return next(name for name, kind in KNOWN.items() if kind is type(config))
