@@ -83,7 +83,7 @@ def test_every_recipe_is_of_a_known_data_set_and_can_be_read():
 
 
 def test_without_a_recipe_the_defaults_hold():
-    assert recipe("ogbg-molbbbp") == TrainConfig(dataset="ogbg-molbbbp")
+    assert recipe("ogbg-moltoxcast") == TrainConfig(dataset="ogbg-moltoxcast")
 
 
 def test_every_setting_is_described():
