@@ -29,7 +29,8 @@ class TrainConfig:
         accumulate: Batches whose gradients are summed up to a step.
         learning_rate: Peak of the learning rate.
         schedule: "cosine": a linear rise, then half a cosine down to zero; "constant": a linear rise, then the peak.
-        weight_decay: Of AdamW.
+        optimizer: "adamw" takes the decay from the weights, "adam" adds it to the gradient, as older recipes do.
+        weight_decay: Of the optimizer.
         warmup: Share of the steps in which the learning rate rises.
         average: Decay of the running mean of the weights, which is what is validated and kept; 0 keeps the last step's.
             The mean generalises better: it is not thrown about by the steps that an epoch happens to end with.
@@ -63,6 +64,7 @@ class TrainConfig:
     accumulate: int = 1
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Literal["adamw", "adam"] = "adamw"
     weight_decay: float = 1e-4
     warmup: float = 0.1
     average: float = 0.99
@@ -97,7 +99,7 @@ class TrainConfig:
         for name in ("warmup", "average", "label_smoothing"):
             value = getattr(self, name)
             require(0 <= value < 1, "TrainConfig", name, "lie in [0, 1)", value, "Pass a share below 1.")
-        for name in ("precision", "schedule", "class_weight", "negatives", "strategy"):
+        for name in ("precision", "optimizer", "schedule", "class_weight", "negatives", "strategy"):
             require_choice(getattr(self, name), get_args(get_type_hints(TrainConfig)[name]), "TrainConfig", name)
         counts = all(count == -1 or count > 0 for count in self.neighbors)
         remedy = "Give a count for each hop, -1 for all."

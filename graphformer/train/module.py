@@ -151,11 +151,10 @@ class GraphModule(LightningModule):
         return float(loss)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with a linear rise and, where the settings say so, half a cosine, step by step."""
+        """Adam or AdamW, with a linear rise and, where the settings say so, half a cosine, step by step."""
         config = self.config
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        optimizer = kind(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         rise = int(config.warmup * self.steps)
 
         def factor(step: int) -> float:

@@ -100,3 +100,11 @@ def test_an_epoch_has_one_order_whatever_came_before():
     assert list(fresh) == list(used)
     assert list(GraphBatches(50, 7, 1)) != list(GraphBatches(50, 7, 2))
     assert len(fresh) == 8
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
+def test_the_optimizer_is_the_one_asked_for(small, task, name, kind):
+    module = GraphModule(replace(small, optimizer=name, weight_decay=0.25), TaskFacts.of(task), steps=4)
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert type(optimizer) is kind
+    assert optimizer.param_groups[0]["weight_decay"] == 0.25
