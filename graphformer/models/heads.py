@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import Linear, Module, ReLU, Sequential
 from torch.nn.functional import pad
@@ -13,6 +14,7 @@ from graphformer._checks import refuse, require_choice, require_count
 from graphformer.nn.dropout import Dropout
 
 LEVELS = ("graph", "node", "link")
+_PAIRS_AT_ONCE = 2**20  # without gradients: the official negatives of a test split may be tens of millions
 Level = Literal["graph", "node", "link"]
 
 
@@ -85,6 +87,11 @@ class Head(Module):
         pairs = getattr(batch, "pair_index", None)
         if pairs is None:
             refuse("Head", "batch", "carry pair_index at level 'link'", None, "Give the pairs of nodes to judge.")
+        if torch.is_grad_enabled():
+            return self._judge(x, pairs)
+        return torch.cat([self._judge(x, part) for part in pairs.split(_PAIRS_AT_ONCE, dim=1)])
+
+    def _judge(self, x: Tensor, pairs: Tensor) -> Tensor:
         source, target = pairs
         return self.lin(x[source] * x[target])
 
