@@ -36,6 +36,9 @@ _PROBLEM = ", ".join(
 )
 # One result a field, and no list: torch knows batches of gradients (is_grads_batched) only of operators without lists.
 _BY_FIELD = ", ".join(["Tensor"] * _NUM_TENSORS)
+# torch keeps compiled programs on disk, over new versions of this package too, and finds them by the operators' names:
+# where what an operator takes or gives changes, so must this.
+_CONVENTION = 2
 _BACKENDS = {"native": native, "reference": reference}
 
 
@@ -125,7 +128,7 @@ def _without_autocast(tensor: Tensor) -> Any:
 
 
 attend_op = torch.library.custom_op(  # out [N, H, Dv] and the row statistic [N, H]
-    "graphformer::attend", _forward, mutates_args=(), schema=f"({_PROBLEM}) -> (Tensor, Tensor)"
+    f"graphformer::attend_v{_CONVENTION}", _forward, mutates_args=(), schema=f"({_PROBLEM}) -> (Tensor, Tensor)"
 )
 
 
@@ -141,7 +144,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 attend_backward_op = torch.library.custom_op(
-    "graphformer::attend_backward",
+    f"graphformer::attend_backward_v{_CONVENTION}",
     _all_gradients,
     mutates_args=(),
     schema=f"(Tensor grad_out, Tensor out, Tensor statistic, {_PROBLEM}, bool[] needs) -> ({_BY_FIELD})",
@@ -212,7 +215,7 @@ def _all_second(*inputs: Any) -> tuple[Tensor, ...]:
 
 _ALONG = ", ".join(f"Tensor? along_{name}" for name in Tensors._fields)
 attend_second_op = torch.library.custom_op(  # for batches, which torch and `_one_by_one` take apart
-    "graphformer::attend_second",
+    f"graphformer::attend_second_v{_CONVENTION}",
     _all_second,
     mutates_args=(),
     schema=f"({_ALONG}, Tensor grad_out, Tensor statistic, {_PROBLEM}, bool[] needs) -> (Tensor, {_BY_FIELD})",
