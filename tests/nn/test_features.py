@@ -79,9 +79,13 @@ def test_what_does_not_fit_is_refused(features, data, message):
         NodeEncoder(features, 8)(data)
 
 
-def test_edges_that_carry_nothing_have_no_encoder():
-    with pytest.raises(InputError, match="EdgeEncoder: features must have edge features; got Features"):
-        EdgeEncoder(Features((4,)), 8)
+def test_edges_that_carry_nothing_are_one_vector():
+    out = EdgeEncoder(Features((4,)), 8)(Data(edge_index=torch.zeros(2, 3).long()))
+    assert out.shape == (3, 8)
+    assert torch.equal(out, out[:1].expand(3, 8))
+
+
+def test_counts_that_cannot_be_are_refused():
     with pytest.raises(InputError, match=r"Features: node_categories must hold positive counts; got \[4, 0\]"):
         Features((4, 0))
     with pytest.raises(InputError, match="Features: edge_channels must"):

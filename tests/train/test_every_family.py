@@ -12,7 +12,14 @@ from pyg_files import make_lrgb, make_peptides, make_planetoid, make_tu, make_zi
 
 from graphformer.cli.main import main
 
-TINY = ["--model.channels=8", "--model.layers=1", "--model.heads=2", "--model.walk_steps=0", "--epochs=2"]
+TINY = [
+    "--model=graph_transformer",
+    "--model.channels=8",
+    "--model.layers=1",
+    "--model.heads=2",
+    "--model.walk_steps=0",
+    "--epochs=2",
+]
 OGB = [
     "ogbg-moltox21",
     "ogbg-ppa",
