@@ -38,7 +38,7 @@ def export(run: str | Path, out: str | Path) -> Path:
     Raises:
         RunError: No run, an unfinished one, a damaged checkpoint, or a file that cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = RunFolder.open(run)
     module = load_module(folder, folder.best)
@@ -59,7 +59,7 @@ def export(run: str | Path, out: str | Path) -> Path:
     tensors = {key: value.detach().clone() for key, value in _state(module).items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda passing: save_file(tensors, passing, metadata))
+        write_whole(path, lambda passing: passing.write_bytes(save(tensors, metadata)))
     except OSError as error:
         refuse("export", "--out", "be a file that can be written", error, "Pass another path.", RunError)
     return path
