@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from graphformer._checks import require_count
-from graphformer.nn.structure import _adjacency, _check_edges, _edges
+from graphformer.nn.structure import adjacency_of, checked_edges, edges_of
 
 _TOLD_AT_ONCE = 1 << 25  # triples of query, edge and key that are asked about at a time
 
@@ -70,7 +70,7 @@ def shortest_paths(edge_index: Tensor, num_nodes: int, max_hops: int) -> Shortes
     """
     where = "shortest_paths"
     require_count(max_hops, where, "max_hops", "Pass 0 to list no edges.", minimum=0)
-    edge_index = _check_edges(edge_index, num_nodes, where)
+    edge_index = checked_edges(edge_index, num_nodes, where)
     hops, number = _count_paths(edge_index, num_nodes)
     pairs, steps, shares = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
     block = max(_TOLD_AT_ONCE // max(edge_index.shape[1] * num_nodes, 1), 1)
@@ -117,8 +117,8 @@ def relative_random_walk(edge_index: Tensor, num_nodes: int, steps: int) -> Tens
     """
     where = "relative_random_walk"
     require_count(steps, where, "steps", "Leave the encoding out to do without.")
-    edge_index = _check_edges(edge_index, num_nodes, where)
-    adjacency = _adjacency(edge_index, num_nodes)
+    edge_index = checked_edges(edge_index, num_nodes, where)
+    adjacency = adjacency_of(edge_index, num_nodes)
     degree = adjacency.sum(axis=1)
     back = adjacency.T.tocsr() * np.divide(1.0, degree, out=np.zeros_like(degree), where=degree > 0)
     walk = np.eye(num_nodes)
@@ -147,7 +147,7 @@ class AddShortestPaths(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Add the paths."""
-        paths = shortest_paths(*_edges(data), self.max_hops)
+        paths = shortest_paths(*edges_of(data), self.max_hops)
         data.hops, data.path_num_steps, data.path_step, data.path_share = paths
         return data
 
@@ -171,7 +171,7 @@ class AddRelativeRandomWalk(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Add the probabilities."""
-        data.relative_random_walk = relative_random_walk(*_edges(data), self.steps)
+        data.relative_random_walk = relative_random_walk(*edges_of(data), self.steps)
         return data
 
     def __repr__(self) -> str:
@@ -180,7 +180,7 @@ class AddRelativeRandomWalk(BaseTransform):
 
 def _count_paths(edge_index: Tensor, num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """For each (query, key): the length of the shortest paths from key to query, -1 for none, and their number."""
-    back = _adjacency(edge_index, num_nodes).T.tocsr()
+    back = adjacency_of(edge_index, num_nodes).T.tocsr()
     number = np.eye(num_nodes)
     hops = np.where(number > 0, 0, -1)
     front, length = number, 0

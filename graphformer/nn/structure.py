@@ -73,7 +73,7 @@ def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, k: int) -> Tensor
 
 def _spectrum(edge_index: Tensor, num_nodes: int, k: int, where: str) -> LaplacianSpectrum:
     require_count(k, where, "k", "Leave the encoding out to do without.")
-    edge_index = _check_edges(edge_index, num_nodes, where)
+    edge_index = checked_edges(edge_index, num_nodes, where)
     out, eigenvalues = np.zeros((num_nodes, k)), np.full(k, np.nan)
     count = min(k, num_nodes - 1)
     if count > 0:
@@ -118,8 +118,8 @@ def random_walk_probabilities(edge_index: Tensor, num_nodes: int, steps: int) ->
     """
     where = "random_walk_probabilities"
     require_count(steps, where, "steps", "Leave the encoding out to do without.")
-    edge_index = _check_edges(edge_index, num_nodes, where)
-    adjacency = _adjacency(edge_index, num_nodes)
+    edge_index = checked_edges(edge_index, num_nodes, where)
+    adjacency = adjacency_of(edge_index, num_nodes)
     degree = adjacency.sum(axis=1)
     step = scipy.sparse.diags_array(np.divide(1.0, degree, out=np.zeros_like(degree), where=degree > 0)) @ adjacency
     if num_nodes <= _DENSE_NODES:
@@ -153,7 +153,7 @@ class AddLaplacianEigenvectors(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Add the eigenvectors."""
-        edge_index, num_nodes = _edges(data)
+        edge_index, num_nodes = edges_of(data)
         values, data.laplacian_eigenvectors = _spectrum(edge_index, num_nodes, self.k, "laplacian_eigenvectors")
         if self.eigenvalues:
             data.laplacian_eigenvalues = values.expand(num_nodes, -1).contiguous()
@@ -180,20 +180,37 @@ class AddRandomWalk(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Add the probabilities."""
-        data.random_walk = random_walk_probabilities(*_edges(data), self.steps)
+        data.random_walk = random_walk_probabilities(*edges_of(data), self.steps)
         return data
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(steps={self.steps})"
 
 
-def _edges(data: Data) -> tuple[Tensor, int]:
+def edges_of(data: Data) -> tuple[Tensor, int]:
+    """The edges of a sample `[2, E]`, empty where it has none, and its number of nodes.
+
+    Example:
+        >>> edges_of(Data(num_nodes=3))[0].shape
+        torch.Size([2, 0])
+    """
     num_nodes: Any = data.num_nodes
     edge_index = data.edge_index
     return (torch.empty(2, 0, dtype=torch.int64) if edge_index is None else edge_index), num_nodes
 
 
-def _check_edges(edge_index: Any, num_nodes: int, where: str) -> Tensor:
+def checked_edges(edge_index: Any, num_nodes: int, where: str) -> Tensor:
+    """The edges `[2, E]`, int64, of what may stand for them.
+
+    Raises:
+        InputError: They are no integers `[2, E]`, or an id is not in [0, num_nodes); `where` is named.
+
+    Example:
+        >>> checked_edges(torch.tensor([[0], [2]]), num_nodes=2, where="shortest_paths")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: shortest_paths: edge_index must hold ids in [0, 2); got 2. Correct the ids, ...
+    """
     require_count(num_nodes, where, "num_nodes", "Pass a count of nodes.", minimum=0)
     edge_index, _ = read_adjacency(edge_index, where)
     low, high = (int(value) for value in torch.aminmax(edge_index)) if edge_index.numel() else (0, -1)
@@ -203,14 +220,20 @@ def _check_edges(edge_index: Any, num_nodes: int, where: str) -> Tensor:
     return edge_index
 
 
-def _adjacency(edge_index: Tensor, num_nodes: int) -> scipy.sparse.csr_array:
+def adjacency_of(edge_index: Tensor, num_nodes: int) -> scipy.sparse.csr_array:
+    """The matrix `[N, N]`, float64, that counts the edges from its row's node to its column's.
+
+    Example:
+        >>> adjacency_of(torch.tensor([[0, 0], [1, 1]]), num_nodes=2).toarray().tolist()
+        [[0.0, 2.0], [0.0, 0.0]]
+    """
     source, target = edge_index.cpu().numpy()
     ones = np.ones(source.shape[0])
     return scipy.sparse.coo_array((ones, (source, target)), shape=(num_nodes, num_nodes)).tocsr()
 
 
 def _normalised_laplacian(edge_index: Tensor, num_nodes: int) -> scipy.sparse.csr_array:
-    adjacency = _adjacency(edge_index[:, edge_index[0] != edge_index[1]], num_nodes)
+    adjacency = adjacency_of(edge_index[:, edge_index[0] != edge_index[1]], num_nodes)
     adjacency = ((adjacency + adjacency.T) > 0).astype(np.float64)
     degree = adjacency.sum(axis=1)
     scale = scipy.sparse.diags_array(np.divide(1.0, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0))

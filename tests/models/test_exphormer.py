@@ -12,7 +12,7 @@ from graphformer.patterns import Expander
 from graphformer.testing import assert_close
 
 MOLECULES = Features((119, 4, 12, 12, 10, 6, 6, 2, 2), 0, (5, 6, 2))
-# Appendix of Shirzad et al. (2023): LRGB. Widths and virtual nodes follow from the counts, which they meet to the unit.
+# Totals published for LRGB (Shirzad et al. 2023), from memory; the settings were inferred, as ones that add up to them.
 PUBLISHED = {
     "Peptides-func": (ExphormerConfig(), (MOLECULES, 10), 445_866),
     "Peptides-struct": (ExphormerConfig(channels=88, layers=4, virtual_nodes=8), (MOLECULES, 11), 426_427),
@@ -36,7 +36,7 @@ def small(**settings):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_has_the_published_number_of_parameters(name):
+def test_inferred_settings_add_up_to_the_published_totals(name):
     config, arguments, published = PUBLISHED[name]
     count = sum(parameter.numel() for parameter in build(config, *arguments).parameters())
     assert count == published - 2 * config.channels  # the norm of edges that nobody reads

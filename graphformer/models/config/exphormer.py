@@ -11,7 +11,10 @@ from graphformer.models.config.shared import require_hybrid
 
 @dataclass(frozen=True)
 class ExphormerConfig:
-    """The settings of :class:`~graphformer.models.Exphormer`; the defaults are those published for Peptides-func.
+    """The settings of :class:`~graphformer.models.Exphormer`.
+
+    The defaults have the number of parameters that is published for Peptides-func. Of that run only the total is told
+    here; the settings were inferred: they are ones that add up to it.
 
     Args:
         channels: Width of the nodes, a multiple of `heads`.
