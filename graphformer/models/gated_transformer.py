@@ -23,6 +23,7 @@ from graphformer.nn.features import NodeEncoder
 from graphformer.patterns import Edges, EdgeType
 
 _WHERE = "GatedTransformer"
+_REMEDY = "Change edge_columns and edge_counts; empty ones make all edges alike."
 
 
 class _NumberEdgeTypes(BaseTransform):
@@ -34,14 +35,20 @@ class _NumberEdgeTypes(BaseTransform):
     def forward(self, data: Data) -> Data:
         edges = data.edge_index
         number = torch.zeros(0 if edges is None else edges.shape[1], dtype=torch.int64)
+        categories = data.edge_category if "edge_category" in data else data.edge_attr
         for place, column in enumerate(self.columns):
-            number = number + data.edge_attr[:, column] * prod(self.counts[place + 1 :])
+            if categories is None or categories.is_floating_point() or column >= categories.shape[1]:
+                found = None if categories is None else f"{categories.dtype} {list(categories.shape)}"
+                refuse(_WHERE, "edge_attr", f"hold categories in columns {list(self.columns)}", found, _REMEDY)
+            number = number + categories[:, column] * prod(self.counts[place + 1 :])
         data.edge_type = number
         return data
 
 
 def transform(config: GatedTransformerConfig) -> Callable[[Data], Data]:
     """What a sample passes once before training: its edges' types and its attention graph are stored on it.
+
+    The transform raises an InputError for edges without the categories that the settings name.
 
     Example:
         >>> data = Data(edge_index=torch.tensor([[0, 1], [1, 0]]), edge_attr=torch.tensor([[4, 0, 1]] * 2), num_nodes=2)
@@ -97,8 +104,7 @@ class GatedTransformer(torch.nn.Module):
         pairs = zip(config.edge_columns, config.edge_counts, strict=True)
         fits = all(column < len(found) and found[column] == count for column, count in pairs)
         rule = f"have {list(config.edge_counts)} values in columns {list(config.edge_columns)}"
-        remedy = "Change edge_columns and edge_counts; empty ones make all edges alike."
-        require(fits, _WHERE, "features.edge_categories", rule, list(found), remedy)
+        require(fits, _WHERE, "features.edge_categories", rule, list(found), _REMEDY)
         channels, dropout = config.channels, config.dropout
         self.config, self.features = config, features
         self.nodes = NodeEncoder(features, channels)
