@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import graphformer
 from graphformer._errors import DataError
+from graphformer.graphs import carrier_class
 from graphformer.models import transform
 from graphformer.models.config import name_of
 from graphformer.train.config import TrainConfig
@@ -60,7 +61,7 @@ def prepare(splits: dict[str, Sequence[Data]], config: TrainConfig) -> dict[str,
         return {split: Transformed(graphs, step) for split, graphs in splits.items()}
     if _is_one_graph(splits):
         first = next(iter(splits.values()))[0]
-        prepared = _all(step, [first], "the graph", config)[0]
+        prepared = _all(step, [_asking(first, Data())], "the graph", config)[0]  # cached alike, whichever part asks
         return {split: [_asking(prepared, graphs[0])] for split, graphs in splits.items()}
     return {split: _all(step, graphs, split, config) for split, graphs in splits.items()}
 
@@ -115,7 +116,7 @@ def _read(path: Path) -> list[Data]:
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import GlobalStorage
 
-    torch.serialization.add_safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage])
+    torch.serialization.add_safe_globals([Data, carrier_class(Data), DataEdgeAttr, DataTensorAttr, GlobalStorage])
     try:
         return torch.load(path, weights_only=True)
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes the reader raise
@@ -129,5 +130,5 @@ def _write(prepared: list[Data], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(prepared, passing)
         os.replace(passing, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's own where the disk is full
         raise DataError(f"train: cache must be a folder that can be written; got {error}. Pass another.") from error
