@@ -119,19 +119,21 @@ def find_results(folders: Iterable[str | Path]) -> list[SeedsResult]:
     A series that is not finished counts with the seeds that are. A folder without a finished run gives nothing.
 
     Args:
-        folders: Folders of runs, of series of seeds, or above them.
+        folders: Folders of runs, of series of seeds, or above them; a run that lies below several counts once.
 
     Raises:
         RunError: No such folder, or a result.json that cannot be read.
     """
     found: dict[Path, list[RunResult]] = {}
+    seen: set[Path] = set()
     for folder in folders:
         top = Path(folder).expanduser()
         if not top.is_dir():
             raise RunError(f"results: {top} must be a folder of runs; got no such folder. Pass the folders of runs.")
         for path in sorted(top.rglob("result.json")):
-            if _is_series(path):
+            if path.resolve() in seen or _is_series(path):
                 continue
+            seen.add(path.resolve())
             parent = path.parent.parent
             series = (
                 parent if path.parent.name.startswith("seed-") and (parent / "config.yaml").exists() else path.parent
