@@ -16,9 +16,12 @@ class RunBar(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._bar: tqdm | None = None
+        self._is_shown = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar, at the step where a resumed run goes on."""
+        if not self._is_shown:
+            return
         self._bar = tqdm(
             total=trainer.estimated_stepping_batches,
             initial=trainer.global_step,
@@ -33,10 +36,10 @@ class RunBar(ProgressBar):
         if self._bar is not None:
             self._bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Count a step."""
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Count a step, which several batches may make together."""
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(trainer.global_step - self._bar.n)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the measures of the epoch."""
@@ -52,8 +55,8 @@ class RunBar(ProgressBar):
         self._close()
 
     def disable(self) -> None:
-        """Required by Lightning's base class: on ranks other than the first."""
-        self._close()
+        """Show nothing; Lightning asks for it on ranks other than the first."""
+        self._is_shown = False
 
     def _close(self) -> None:
         if self._bar is not None:
