@@ -29,11 +29,15 @@ def read_source(command: str, values: dict[str, Any]) -> tuple[str | None, list[
 
     Raises:
         InputError: A run and a model are given, or none.
+        RunError: The first word is no run.
     """
     words, model = values["words"], values["model"]
     if model is None:
         remedy = "Pass the folder of a run, or --model NAME."
         require(bool(words), command, "RUN", "be given, or --model", "neither", remedy)
+        from graphformer.train.folder import RunFolder
+
+        RunFolder.open(words[0])  # who forgot it would be told that no molecule is there
         return words[0], words[1:]
     both = bool(words) and (Path(words[0]) / "config.yaml").is_file()
     got = f"the run {words[0]} and the model {model}" if both else ""

@@ -139,6 +139,25 @@ class Exphormer(torch.nn.Module):
             x, edges = layer(x, edge_index, edges, heard=heard)
         return self.head(x, batch)
 
+    def key_nodes(self, batch: Data) -> Tensor:
+        """The node that each key of the attention stands for: an edge for its source; virtual nodes follow the nodes.
+
+        Args:
+            batch: As :meth:`forward` takes it.
+
+        Returns:
+            Shape `[keys]`, int64.
+        """
+        edge_index: Any = batch.edge_index
+        num_nodes: Any = batch.num_nodes
+        nodes = torch.arange(num_nodes + self.config.virtual_nodes * members(batch)[1], device=edge_index.device)
+        keys = [edge_index[0]]
+        if self.config.expander:
+            keys.append(nodes[:num_nodes])
+        if self.config.virtual_nodes:
+            keys.append(nodes)
+        return torch.cat(keys)
+
 
 class _Vectors(NamedTuple):
     """The vectors of the pairs: one an edge, one for the expander, one for each virtual node and direction."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from graphformer._checks import require
 from graphformer._errors import RunError
 from graphformer.data import from_smiles_list
 from graphformer.data.molecule import rdkit_module
+from graphformer.graphs import AttentionGraph
 from graphformer.kernels import watch_attention
 from graphformer.train.exported import open_module
 from graphformer.train.fit import quiet
@@ -50,20 +52,28 @@ def explain(run: str | Path | None = None, smiles: str = "", *, model: str | Non
     Raises:
         InputError: A run and a model are given, or none; no model of that name.
         DataError: The SMILES cannot be read.
-        RunError: No run, a damaged file, or a model without attention.
+        RunError: No run, one of no molecules, a damaged file, or a model without attention.
     """
     with quiet():
         module = open_module(run, model, "explain")
         sample = from_smiles_list([smiles]).samples[0]
-        prepared = prepare({"molecules": [sample]}, module.config)["molecules"][0]
+        prepared = prepare({"molecules": [sample]}, replace(module.config, cache=None))["molecules"][0]
         with torch.no_grad(), watch_attention() as seen:
             prediction = module.predict_batch(prepared)
     if not seen:
         raise RunError(f"explain: the model of {run or model} must attend; got one without attention. Use another.")
     molecule = rdkit_module("Chem").MolFromSmiles(smiles)
     atoms = [atom.GetSymbol() for atom in molecule.GetAtoms()]
-    matrices = torch.stack([_matrix(call.graph.edge_index, call.weights, len(atoms)) for call in seen])
+    matrices = torch.stack(
+        [_matrix(_pairs(call.graph, module.model, prepared), call.weights, len(atoms)) for call in seen]
+    )
     return Explanation(smiles, atoms, prediction[0].tolist(), matrices)
+
+
+def _pairs(graph: AttentionGraph, model: Any, batch: Any) -> Tensor:
+    """The nodes that are attended to and that attend, pair by pair; a model's keys may be others than its nodes."""
+    key, query = graph.edge_index
+    return torch.stack((model.key_nodes(batch)[key] if hasattr(model, "key_nodes") else key, query))
 
 
 def _matrix(edge_index: Tensor, weights: Tensor, size: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphformer._checks import refuse, require
 from graphformer._errors import GraphformerError, RunError
+from graphformer.data import molecule_features
 from graphformer.models.config import name_of
 from graphformer.train.config import config_from_mapping
 from graphformer.train.fit import load_module
@@ -84,7 +85,7 @@ def load_exported(path: Path) -> GraphModule:
 
 
 def open_module(run: str | Path | None, model: str | None, where: str) -> GraphModule:
-    """The module of a run's best checkpoint, or of an exported model.
+    """The module of a run's best checkpoint, or of an exported model, that predicts molecules.
 
     Args:
         run: The run's folder, or None.
@@ -93,16 +94,24 @@ def open_module(run: str | Path | None, model: str | None, where: str) -> GraphM
 
     Raises:
         InputError: Both are given, or none; no model of that name.
-        RunError: No run; a damaged file.
+        RunError: No run; one of no molecules; a damaged file.
     """
     both, remedy = run is not None and model is not None, "Pass the folder of a run, or the name of a model."
     one = (run is None) != (model is None)
     require(one, where, "run", "be given, or a model, and not both", "both" if both else "neither", remedy)
     if model is not None:
-        return load_exported(path_of(model))
-    assert run is not None
-    folder = RunFolder.open(run)
-    return load_module(folder, folder.best)
+        module = load_exported(path_of(model))
+    else:
+        assert run is not None
+        folder = RunFolder.open(run)
+        module = load_module(folder, folder.best)
+    facts = module.facts
+    reads_molecules = facts.level == "graph" and facts.features == molecule_features()
+    rule, remedy = "have learnt from molecules", "Measure it on its own data with: graphformer evaluate."
+    require(
+        reads_molecules, where, "run" if model is None else "model", rule, f"that of {facts.name}", remedy, RunError
+    )
+    return module
 
 
 _REMEDY = "Pass a file that this version's `graphformer export` wrote."

@@ -4,9 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
-from graphformer._errors import DataError, InputError
+from graphformer._errors import DataError, InputError, RunError
 from graphformer.cli.main import main
+from graphformer.data import from_smiles
+from graphformer.graphs import Features
+from graphformer.models import ExphormerConfig
+from graphformer.patterns import Expander
 from graphformer.testing import assert_close
 from graphformer.train import draw_explanation, explain, predict, train
 
@@ -46,6 +51,39 @@ def test_the_picture_shows_every_layer(run):
     with pytest.raises(InputError, match="explain: layer must lie in 1 to 2; got 3. Layers are counted from 1"):
         draw_explanation(explain(run, ASPIRIN), layer=3)
     draw_explanation(explain(run, "C"))  # one atom and no bond
+
+
+def test_edges_as_keys_are_told_as_their_atoms(loaded, small):
+    settings = {"channels": 32, "layers": 2, "heads": 2, "laplacian": 0, "walk_steps": 0}
+    alone = ExphormerConfig(**settings, expander=0, virtual_nodes=0)
+    matrices = explain(train(replace(small, epochs=1, model=alone)).folder, ASPIRIN).matrices
+    bonds = torch.zeros(13, 13).index_put(tuple(from_smiles(ASPIRIN).edge_index), torch.tensor(1.0))
+    assert torch.equal(matrices > 0, bonds.expand(2, -1, -1) > 0)
+    assert_close(matrices.sum(2), torch.ones(2, 13))
+    hubs = ExphormerConfig(**settings, expander=4, virtual_nodes=2)
+    matrices = explain(
+        train(replace(small, epochs=1, model=hubs, folder=small.folder + "-hubs")).folder, ASPIRIN
+    ).matrices
+    reached = torch.zeros(13, 13).index_put(tuple(Expander(4).on(13).edge_index), torch.tensor(1.0)) + bonds
+    assert torch.equal(matrices > 0, reached.expand(2, -1, -1) > 0)
+    assert bool((matrices.sum(2) < 1).all())  # what goes to virtual nodes is left out
+
+
+def test_a_run_of_no_molecules_is_told(loaded, small, monkeypatch, task):
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: cycles(task))
+    folder = train(replace(small, epochs=1)).folder
+    for ask in (lambda: predict(folder, ["CCO"]), lambda: explain(folder, "CCO")):
+        with pytest.raises(
+            RunError, match="run must have learnt from molecules; got that of cycles. Measure it on its"
+        ):
+            ask()
+
+
+def cycles(task):
+    around = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    graphs = [Data(x=torch.rand(3, 2), edge_index=around, y=torch.rand(1, 1)) for _ in range(4)]
+    parts = {"train": graphs, "valid": graphs, "test": graphs}
+    return replace(task, name="cycles", features=Features((), 2), **parts)
 
 
 def test_the_command_writes_a_picture(run, tmp_path, capsys):
