@@ -114,6 +114,8 @@ def test_each_link_is_ranked_among_its_own_rivals(tmp_path):
     ("name", "y", "scores", "reason"),
     [
         ("ogbl-ddi", torch.zeros(40, 1), torch.rand(40, 1), "no labels"),
+        ("ogbl-ddi", torch.ones(40, 1), torch.rand(40, 1), "no pairs that are none"),
+        ("ogbl-citation2", torch.ones(40, 1), torch.rand(40, 1), "no pairs that are none"),
         ("ogbl-ddi", torch.ones(40, 1), torch.full((40, 1), torch.nan), "predictions that are NaN"),
         ("ogbl-citation2", torch.tensor([[1.0], [1.0], [0.0]]), torch.rand(3, 1), "shape"),
     ],
