@@ -26,7 +26,7 @@ class TrainConfig:
         patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.
         batch_size: Graphs in a step, over all devices; links in a step for link prediction, and target nodes where
             neighbors are sampled.
-        accumulate: Batches whose gradients are summed up to a step.
+        accumulate: Batches whose mean gradient makes a step.
         learning_rate: Peak of the learning rate.
         schedule: "cosine": a linear rise, then half a cosine down to zero; "constant": a linear rise, then the peak.
         optimizer: "adamw" takes the decay from the weights, "adam" adds it to the gradient, as older recipes do.
@@ -93,7 +93,8 @@ class TrainConfig:
         for name in ("weight_decay", "gradient_clip", "patience", "seed", "num_workers"):
             value = getattr(self, name)
             require(value >= 0, "TrainConfig", name, "be at least 0", value, "Pass 0 or more.")
-        require(self.seed < 2**32, "TrainConfig", "seed", "lie below 2^32", self.seed, "Pass a smaller one.")
+        last = self.seed + self.seeds - 1
+        require(last < 2**32, "TrainConfig", "seed", "lie below 2^32, in all seeds", last, "Pass a smaller one.")
         rate = self.learning_rate
         require(rate > 0, "TrainConfig", "learning_rate", "be positive", rate, "The default is 1e-3.")
         for name in ("warmup", "average", "label_smoothing"):
@@ -106,6 +107,8 @@ class TrainConfig:
         require(counts, "TrainConfig", "neighbors", "hold positive counts", list(self.neighbors), remedy)
         alone = self.seeds == 1 or self.devices == 1
         require(alone, "TrainConfig", "seeds", "be 1 on several devices", self.seeds, "Run one seed after the other.")
+        rule, remedy = f"be at most batch_size = {self.batch_size}", "Each takes its share of a batch."
+        require(self.devices <= self.batch_size, "TrainConfig", "devices", rule, self.devices, remedy)
         needs = self.num_workers > 0 or not self.prepare_in_workers
         require(needs, "TrainConfig", "num_workers", "be positive to prepare in workers", 0, "Pass 1 or more.")
 

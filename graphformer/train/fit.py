@@ -23,7 +23,7 @@ from graphformer.models.config import MODELS, name_of
 from graphformer.train.config import TrainConfig
 from graphformer.train.folder import RunFolder, rank, read_checkpoint
 from graphformer.train.loaders import Share, plain_loader, training_loader
-from graphformer.train.module import GraphModule, TaskFacts
+from graphformer.train.module import GraphModule, TaskFacts, gather_rows
 from graphformer.train.objectives import label_statistics
 from graphformer.train.progress import RunBar
 from graphformer.train.record import Record, SafeCheckpoints
@@ -168,9 +168,11 @@ def load_module(folder: RunFolder, path: Path) -> GraphModule:
     return module.eval()
 
 
+@torch.no_grad()
 def measure(module: GraphModule, graphs: Sequence[Data], by: Callable[[Tensor, Tensor], float]) -> float:
-    """The measure of a module's predictions over prepared samples."""
-    return by(torch.cat([graph.y for graph in graphs]), predictions(module, graphs))
+    """The measure of a module's predictions over prepared samples, each asked for once."""
+    parts = [(batch.y, module.predict_batch(batch)) for batch in plain_loader(graphs, module.config)]
+    return by(*gather_rows(parts, world_size=1))
 
 
 @torch.no_grad()

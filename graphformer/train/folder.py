@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from graphformer._checks import require
 from graphformer._errors import InputError, RunError
 from graphformer.train.config import TrainConfig, read_config, write_config
 from graphformer.train.versions import versions
@@ -56,13 +57,16 @@ class RunFolder:
         The further processes of a run on several devices open the folder that the first one made.
         """
         if rank() > 0:
-            return cls(os.environ[_OF_THE_FIRST])
+            first = os.environ.get(_OF_THE_FIRST, "")
+            rule, remedy = "run in processes that it starts itself", "Start it once, with --devices; unset LOCAL_RANK."
+            require(first != "", "train", "the command", rule, f"LOCAL_RANK={rank()}", remedy, RunError)
+            return cls(first)
         try:
             path = _claim(Path(config.folder)) if config.folder else _claim_next(Path("runs"), config.dataset)
             folder = cls(path)
-            folder.best.parent.mkdir()
-            write_config(config, folder.config)
+            folder.best.parent.mkdir(exist_ok=True)
             folder.versions.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+            write_whole(folder.config, lambda passing: write_config(config, passing))  # last: it makes the folder a run
         except OSError as error:
             raise RunError(
                 f"train: folder must be one that can be written; got {error}. Pass another --folder."
@@ -142,13 +146,21 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _claim(path: Path) -> Path:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and all(_is_unborn(path, entry) for entry in path.iterdir())):
         raise RunError(
             f"train: folder must be new or empty; got {path}, which holds something. "
             f"Pass another --folder, or continue an interrupted run with --resume {path}."
         )
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _is_unborn(path: Path, entry: Path) -> bool:
+    """Whether a folder holds this because it was to become a run when its process was killed."""
+    run = RunFolder(path)
+    if entry == run.best.parent:
+        return not any(entry.iterdir())
+    return entry in (run.versions, run.config.with_name(run.config.name + ".part"))
 
 
 def _claim_next(parent: Path, dataset: str) -> Path:

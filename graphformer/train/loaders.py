@@ -19,7 +19,7 @@ from torch_geometric.loader import DataLoader, NeighborLoader
 
 from graphformer._checks import require
 from graphformer._errors import MissingPackageError
-from graphformer.data.task import Level
+from graphformer.data.task import Level, Task
 from graphformer.models import transform
 from graphformer.train.config import TrainConfig
 
@@ -34,19 +34,22 @@ class Share(NamedTuple):
 _ALL = Share()
 
 
-def check_fits(graphs: Sequence[Data], level: Level, config: TrainConfig) -> None:
-    """Refuse settings that no batches of these training samples can be made with.
+def check_fits(task: Task, config: TrainConfig) -> None:
+    """Refuse settings that no batches of this data set can be made with.
 
     Raises:
-        InputError: Several devices, or no neighbours to draw, for what is no set of many graphs, or of one.
+        InputError: More devices than graphs, or than one for one graph; neighbours of what is not one graph.
         MissingPackageError: Neighbours are asked for, and PyG's sampling is not installed.
     """
     rule, remedy = "be 1 where one graph holds all parts", "Train on one device."
-    require(len(graphs) > 1 or config.devices == 1, "train", "devices", rule, config.devices, remedy)
+    require(len(task.train) > 1 or config.devices == 1, "train", "devices", rule, config.devices, remedy)
+    fewest = min(len(task.train), len(task.valid))
+    rule, remedy = f"be at most {fewest}, the graphs of the smallest part", "Train on fewer devices."
+    require(config.devices <= fewest, "train", "devices", rule, config.devices, remedy)
     if not config.neighbors:
         return
     rule, remedy = "be empty but for the nodes of one big graph", "Leave neighbors out."
-    is_one = level == "node" and len(graphs) == 1
+    is_one = task.level == "node" and len(task.train) == 1
     require(is_one, "train", "neighbors", rule, list(config.neighbors), remedy)
     if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
         raise MissingPackageError(

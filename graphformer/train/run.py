@@ -67,7 +67,7 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
     if isinstance(config.model, ForestConfig):
         require_molecules(task)
     else:
-        check_fits(task.train, task.level, config)
+        check_fits(task, config)
     return _run(config, task, RunFolder.create(config))
 
 
@@ -109,9 +109,9 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
     with quiet():
         module = load_module(folder, folder.best)
         task = load(module.config.dataset, root or module.config.root)
-        graphs = prepare({split: getattr(task, split)}, module.config)[split]
-        rows = sum(len(graph.y) for graph in graphs)
-        return Measured(task.name, split, task.metric, measure(module, graphs, task.evaluate), task.level, rows)
+        graphs = getattr(task, split)
+        value = measure(module, prepare({split: graphs}, module.config)[split], task.evaluate)
+        return Measured(task.name, split, task.metric, value, task.level, sum(len(graph.y) for graph in graphs))
 
 
 def predict(
@@ -135,14 +135,15 @@ def predict(
     Raises:
         InputError: A run and a model are given, or none; no model of that name.
         DataError: Some SMILES cannot be read.
-        RunError: No run, or a damaged file.
+        RunError: No run, one of no molecules, or a damaged file.
     """
     with quiet():
         module = open_module(run, model, "predict")
         read = from_smiles_list(smiles, skip_invalid=skip_invalid)
         if not read.samples:
             return [], read.problems
-        values = predictions(module, prepare({"molecules": read.samples}, module.config)["molecules"])
+        config = replace(module.config, cache=None)  # that of the run is for its data set
+        values = predictions(module, prepare({"molecules": read.samples}, config)["molecules"])
     rows = zip(read.rows, values.tolist(), strict=True)
     return [Prediction(smiles[row], row, value) for row, value in rows], read.problems
 

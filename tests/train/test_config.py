@@ -61,6 +61,8 @@ def test_a_missing_file_is_told(tmp_path):
         ("epochs", 0, "be at least 1"),
         ("batch_size", -2, "be at least 1"),
         ("weight_decay", -0.1, "be at least 0"),
+        ("devices", 65, "be at most batch_size = 64"),
+        ("seed", 2**32, r"lie below 2\^32, in all seeds"),
         ("gradient_clip", -1.0, "be at least 0"),
         ("seed", -1, "be at least 0"),
         ("num_workers", -1, "be at least 0"),

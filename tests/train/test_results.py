@@ -12,6 +12,7 @@ import pytest
 from graphformer._errors import InputError, RunError
 from graphformer.cli.main import main
 from graphformer.train import SeedsResult, TrainConfig, as_table, evaluate, find_results, resume, train
+from graphformer.train.folder import RunFolder
 from graphformer.train.recipes import measured, names, recipe, recipe_mapping
 from graphformer.train.record import Record
 
@@ -69,6 +70,12 @@ def test_the_table_tells_runs_and_series(three, small, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_a_run_below_several_folders_counts_once(three, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (once,) = find_results([tmp_path, three.folder, "series/seed-4"])
+    assert once.seeds == [3, 4, 5]
+
+
 def test_results_that_cannot_be_read_are_told(three, tmp_path):
     with pytest.raises(RunError, match="results: .*nowhere must be a folder of runs; got no such folder"):
         find_results([tmp_path / "nowhere"])
@@ -84,6 +91,22 @@ def test_results_that_cannot_be_read_are_told(three, tmp_path):
 def test_several_seeds_are_for_one_device():
     with pytest.raises(InputError, match="TrainConfig: seeds must be 1 on several devices; got 3"):
         TrainConfig(seeds=3, devices=2)
+
+
+def test_a_series_killed_before_a_run_was_whole_goes_on(loaded, small, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    config = replace(small, epochs=1, seeds=2, folder=str(tmp_path / "cut"))
+    for step in ("versions", "write_config"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"graphformer.train.folder.{step}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                RunFolder.create(config)
+    folder = RunFolder.create(config)
+    (folder.path / "seed-3" / "checkpoints").mkdir(parents=True)
+    (folder.path / "seed-3" / "config.yaml.part").write_text("epochs")
+    assert resume(folder.path).seeds == [3, 4]
 
 
 def test_recipes_are_listed(capsys):

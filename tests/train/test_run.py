@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from graphformer._errors import DataError, InputError, RunError
 from graphformer.train import evaluate, predict, read_config, record, resume, train
@@ -328,6 +329,22 @@ def test_training_is_quiet_but_for_its_bars(loaded, small, capfd):
     assert out == ""
     lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip()]
     assert all(line.startswith(("Preparing ", "Epoch ", "\x1b[A")) or "step" in line for line in lines), lines
+
+
+def test_the_bar_counts_steps_whatever_makes_one(loaded, small, monkeypatch):
+    bars = []
+    monkeypatch.setattr("graphformer.train.progress.tqdm", lambda **how: bars.append(tqdm(**how)) or bars[-1])
+    train(replace(small, epochs=2, batch_size=2, accumulate=2))
+    assert (bars[0].n, bars[0].total) == (6, 6)  # five batches an epoch
+
+
+def test_a_process_that_nobody_started_is_told(small, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("GRAPHFORMER_RUN_FOLDER", raising=False)
+    with pytest.raises(
+        RunError, match="train: the command must run in processes that it starts itself; got LOCAL_RANK=1"
+    ):
+        RunFolder.create(small)
 
 
 def test_running_out_of_memory_is_told(loaded, small, monkeypatch):
