@@ -50,12 +50,13 @@ def fit(config: TrainConfig, task: Task, splits: Splits, folder: RunFolder) -> R
     record = Record(folder, f"valid_{task.metric}", task.higher_is_better, task.level, config.patience)
     try:
         with quiet():
-            batches = training_loader(splits["train"], task.level, config, share)
+            done = read_checkpoint(folder.last)["epoch"] + 1 if folder.last.exists() else 0
+            batches = training_loader(splits["train"], task.level, config, share, done)
             torch.manual_seed(config.seed)
             steps = config.epochs * math.ceil(len(batches) / config.accumulate)
             module = GraphModule(config, facts, steps=steps, measure=task.evaluate)
             module.look_at(task.train)
-            checkpoint = str(folder.last) if folder.last.exists() else None
+            checkpoint = str(folder.last) if done else None
             _run_trainer(
                 _trainer(config, record), module, batches, plain_loader(splits["valid"], config, share), checkpoint
             )

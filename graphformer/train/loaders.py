@@ -58,7 +58,9 @@ def check_fits(task: Task, config: TrainConfig) -> None:
         )
 
 
-def training_loader(graphs: Sequence[Data], level: Level, config: TrainConfig, share: Share = _ALL) -> PlainLoader[Any]:
+def training_loader(
+    graphs: Sequence[Data], level: Level, config: TrainConfig, share: Share = _ALL, epoch: int = 0
+) -> PlainLoader[Any]:
     """Batches in an order that changes with the epoch.
 
     Args:
@@ -66,17 +68,20 @@ def training_loader(graphs: Sequence[Data], level: Level, config: TrainConfig, s
         level: Of the task.
         config: The run.
         share: The part of each batch that this process takes.
+        epoch: The first epoch of a resumed run; Lightning makes the workers, which look ahead, before it says so.
     """
     workers = config.num_workers
     if level == "link":
         links: Any = _Links(graphs[0], config.negatives)
         sampler = LinkBatches(graphs[0].pair_index.shape[1], config.batch_size, config.seed, share)
+        sampler.set_epoch(epoch)
         return PlainLoader(links, batch_size=None, sampler=sampler, collate_fn=_itself, num_workers=workers)
     if config.neighbors:
         return _neighbour_loader(graphs[0], config)
     if len(graphs) == 1:
         return _whole(graphs)
     batches = GraphBatches(len(graphs), config.batch_size, config.seed, share)
+    batches.set_epoch(epoch)
     return DataLoader(graphs, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0)
 
 
@@ -136,6 +141,11 @@ class GraphBatches(_EpochSampler):
         >>> sorted(sum(batches, [])) == [0, 1, 2, 3, 4], list(batches) == list(batches), list(batches) == first
         (True, True, False)
     """
+
+    @property
+    def sampler(self) -> GraphBatches:
+        """Itself: of a loader's batch sampler, Lightning calls the sampler's `set_epoch` and not its own."""
+        return self
 
     def __iter__(self) -> Iterator[list[int]]:
         return (batch.tolist() for batch in self._batches())

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from ten_molecules import LABELS
 from tqdm import tqdm
 
 from graphformer._errors import DataError, InputError, RunError
 from graphformer.train import evaluate, predict, read_config, record, resume, train
 from graphformer.train.folder import RunFolder, write_checkpoint
+from graphformer.train.loaders import GraphBatches
 from graphformer.train.module import GraphModule
 from graphformer.train.record import Record
 
@@ -103,7 +105,37 @@ def test_predict_names_bad_rows_and_can_go_on(finished):
     )
 
 
-def test_a_resumed_run_ends_like_one_that_was_not_interrupted(loaded, small, monkeypatch, tmp_path):
+def test_every_epoch_has_an_order_of_its_own(loaded, small, monkeypatch, tmp_path):
+    seen = []
+    step = GraphModule.training_step
+
+    def note(self, batch, batch_index):
+        seen.append((self.current_epoch, batch.y.flatten().tolist()))
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(GraphModule, "training_step", note)
+    for workers in (0, 1):
+        seen.clear()
+        train(replace(small, num_workers=workers, folder=str(tmp_path / f"with-{workers}")))
+        orders = [[y for epoch, rows in seen if epoch == number for y in rows] for number in range(4)]
+        assert len({tuple(order) for order in orders}) == 4
+        assert len({tuple(sorted(order)) for order in orders}) == 1
+        assert orders[2] == [y for batch in batches_of(small, 2) for y in loaded_labels(batch)]
+
+
+def batches_of(config, epoch):
+    batches = GraphBatches(10, config.batch_size, config.seed)
+    batches.set_epoch(epoch)
+    return batches
+
+
+def loaded_labels(rows):
+    return torch.tensor(LABELS)[rows].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_ends_like_one_that_was_not_interrupted(loaded, small, monkeypatch, tmp_path, workers):
+    small = replace(small, num_workers=workers)
     whole = train(small)
     interrupted = replace(small, folder=str(tmp_path / "again"))
     step = GraphModule.training_step
