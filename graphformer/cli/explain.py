@@ -30,6 +30,9 @@ def run(words: list[str]) -> None:
         raise InputError(f"explain: --out must be a file that can be written; got {error}. Pass a path.png.") from None
     print(f"prediction: {', '.join(f'{value:.4f}' for value in explanation.prediction)}")
     for number, matrix in enumerate(explanation.matrices, start=1):
+        if not matrix.any():
+            print(f"layer {number}: no atom attends to an atom")
+            continue
         query, key = divmod(int(matrix.argmax()), len(explanation.atoms))
         names = [f"{explanation.atoms[atom]}{atom}" for atom in (query, key)]
         print(f"layer {number}: the strongest pair is {names[0]} attending to {names[1]}, {float(matrix.max()):.2f}")

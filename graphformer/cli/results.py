@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphformer._checks import require
 from graphformer.cli.parser import new_parser, parse
 
 
@@ -12,4 +13,8 @@ def run(words: list[str]) -> None:
     values = parse(parser, words)
     from graphformer.train import as_table, find_results
 
-    print(as_table(find_results(values["folders"] or ["runs"])))
+    folders = values["folders"] or ["runs"]
+    results = find_results(folders)
+    remedy = "Pass the folders of runs that came to their end."
+    require(bool(results), "results", "FOLDER", "hold a finished run", f"none below {', '.join(folders)}", remedy)
+    print(as_table(results))

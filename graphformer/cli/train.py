@@ -51,15 +51,18 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     """The words about the run, and those about the settings of its model, which can be read once the model is known."""
     about_run: list[str] = []
     about_model: list[str] = []
-    rest = iter(words)
-    for word in rest:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         option, is_whole, value = word.partition("=")
-        if option in ("--model", "--model.name"):
-            about_run += ["--model.name", value if is_whole else next(rest, "")]
-        elif option.startswith("--model."):
-            about_model += [word] if is_whole else [word, next(rest, "")]
-        else:
+        if option not in ("--model", "--model.name") and not option.startswith("--model."):
             about_run.append(word)
+            continue
+        values = [value] if is_whole else [rest.pop(0)] if rest and not rest[0].startswith("--") else []
+        if option in ("--model", "--model.name"):
+            about_run += ["--model.name", *values]
+        else:
+            about_model += [option, *values]
     return about_run, about_model
 
 
@@ -88,7 +91,7 @@ def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]
         dataset = values["dataset"] or written.get("dataset", TrainConfig.dataset)
         weakest = settings_for(dataset)
     merged = _over(weakest, written)
-    if values["model"]["name"]:
+    if values["model"]["name"] is not None:
         merged = _over(merged, {"model": {"name": values["model"]["name"]}})
     parser = _parser(merged.get("model", {}).get("name", DEFAULT_MODEL))
     given = parse(parser, about_run + about_model)

@@ -96,3 +96,9 @@ def test_the_command_writes_a_picture(run, tmp_path, capsys):
     assert "explain: --out must be a file that can be written" in capsys.readouterr().err
     with pytest.raises(DataError):
         explain(run, "C(")
+
+
+def test_a_layer_without_pairs_is_told(loaded, small, tmp_path, capsys):
+    folder = train(replace(small, epochs=1, model=replace(small.model, pattern="Edges()"))).folder
+    assert main(["explain", folder, "C", "--out", str(tmp_path / "a.png")]) == 0
+    assert "layer 2: no atom attends to an atom" in capsys.readouterr().out
