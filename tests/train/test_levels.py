@@ -13,8 +13,6 @@ from graphformer._errors import InputError, MissingPackageError
 from graphformer.data.task import Task
 from graphformer.graphs import Features
 from graphformer.models.config import GraphTransformerConfig
-from graphformer.models.heads import Head
-from graphformer.testing import assert_close
 from graphformer.train import TrainConfig, evaluate, resume, train
 from graphformer.train.loaders import check_fits, training_loader
 from graphformer.train.prepare import prepare
@@ -169,20 +167,6 @@ def test_neighbourhoods_are_drawn_where_pyg_can(quick, monkeypatch):
     else:
         with pytest.raises(MissingPackageError, match="train: neighbors need PyG's neighbour sampling; got .*pyg-lib"):
             train(config)
-
-
-def test_many_pairs_are_judged_in_parts(quick, monkeypatch):
-    head = Head("link", 4, 1)
-    asked, rows = torch.randint(0, NODES, (2, 23)), []
-    head.lin.register_forward_hook(lambda module, given, out: rows.append(len(out)))
-    monkeypatch.setattr("graphformer.models.heads._PAIRS_AT_ONCE", 10)
-    x = torch.randn(NODES, 4)
-    whole = head(x, Data(pair_index=asked))
-    with torch.no_grad():
-        parts = head(x, Data(pair_index=asked))
-        assert head(x, Data(pair_index=asked[:, :0])).shape == (0, 1)
-    assert rows == [23, 10, 10, 3, 0]
-    assert_close(parts, whole.detach())
 
 
 def test_patience_ends_a_run(quick, monkeypatch):
