@@ -145,9 +145,12 @@ def _draw_molecule(axes: Any, explanation: Explanation, matrix: Tensor) -> None:
     span = max(abs(received - 1.0).max(), 0.05)
     how = {"cmap": "PuOr_r", "vmin": 1.0 - span, "vmax": 1.0 + span, "s": 240, "edgecolors": "0.4", "zorder": 3}
     dots = axes.scatter(*place.T, c=received, **how)
-    for (x, y), symbol in zip(place, explanation.atoms, strict=True):
-        axes.text(x, y, symbol, ha="center", va="center", fontsize=8, zorder=4)
-    axes.figure.colorbar(dots, ax=axes, location="bottom", shrink=0.6, label="attention received (1: an even share)")
+    shades = dots.cmap(dots.norm(received))[:, :3].mean(axis=1)
+    for (x, y), symbol, shade in zip(place, explanation.atoms, shades, strict=True):
+        color = "white" if shade < 0.5 else "black"
+        axes.text(x, y, symbol, ha="center", va="center", fontsize=8, zorder=4, color=color)
+    told = "attention received: sum over the atoms that attend"
+    axes.figure.colorbar(dots, ax=axes, location="bottom", shrink=0.6, label=told)
     axes.set_aspect("equal")
     axes.margins(0.1)
     axes.axis("off")
