@@ -14,7 +14,7 @@ from torch_geometric.transforms import Compose
 
 from graphformer.graphs import Features
 from graphformer.models.config import GATConfig
-from graphformer.models.heads import Head, Level
+from graphformer.models.heads import Head, Level, asked_nodes, require_edges
 from graphformer.nn.dropout import Dropout
 from graphformer.nn.features import NodeEncoder
 
@@ -90,14 +90,15 @@ class GAT(torch.nn.Module):
 
         Returns:
             Shape `[B, num_outputs]` for graphs, `[T, num_outputs]` for nodes, `[P, num_outputs]` for pairs; floating.
+
+        Raises:
+            InputError: Something is missing, or a category is out of range.
         """
+        edge_index = require_edges(batch, "GAT")
         x = batch.x if self.nodes is None else self.nodes(batch)
         edge_attr = batch.edge_attr if self.edge_channels else None
         for number, conv in enumerate(self.convs, start=1):
-            x = conv(self.dropout(x), batch.edge_index, edge_attr)
+            x = conv(self.dropout(x), edge_index, edge_attr)
             if number < len(self.convs):
                 x = torch.nn.functional.elu(x)
-        if self.head is not None:
-            return self.head(x, batch)
-        target = getattr(batch, "target_index", None)
-        return x if target is None else x[target]
+        return asked_nodes(x, batch) if self.head is None else self.head(x, batch)

@@ -82,8 +82,7 @@ class Head(Module):
         if self.level == "graph":
             return self.lin(pool(x, batch, self.pooling))
         if self.level == "node":
-            target = getattr(batch, "target_index", None)
-            return self.lin(x if target is None else x[target])
+            return self.lin(asked_nodes(x, batch))
         pairs = getattr(batch, "pair_index", None)
         if pairs is None:
             refuse("Head", "batch", "carry pair_index at level 'link'", None, "Give the pairs of nodes to judge.")
@@ -94,6 +93,19 @@ class Head(Module):
     def _judge(self, x: Tensor, pairs: Tensor) -> Tensor:
         source, target = pairs
         return self.lin(x[source] * x[target])
+
+
+def asked_nodes(x: Tensor, batch: Any) -> Tensor:
+    """The rows `[T, C]` of the nodes that a batch asks for by `target_index` [T], of `[N, C]`; without it, all.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> asked_nodes(torch.tensor([[1.0], [2.0]]), Data(target_index=torch.tensor([1])))
+        tensor([[2.]])
+    """
+    target = getattr(batch, "target_index", None)
+    return x if target is None else x[target]
 
 
 def require_edges(batch: Any, where: str) -> Tensor:
