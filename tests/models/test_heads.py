@@ -38,3 +38,11 @@ def test_a_link_head_needs_pairs():
         Head("link", 4, 1)(torch.zeros(2, 4), Data())
     with pytest.raises(InputError, match="Head: level must be one of graph, node, link; got 'edge'"):
         Head("edge", 4, 1)
+
+
+def test_a_pair_is_judged_by_the_product_of_its_nodes():
+    head, x = Head("link", 3, 1, hidden=()), torch.randn(4, 3)
+    linear = head.lin[-1]
+    out = head(x, Data(pair_index=torch.tensor([[0, 3], [2, 3]])))
+    expected = [(x[0] * x[2]) @ linear.weight[0] + linear.bias[0], (x[3] * x[3]) @ linear.weight[0] + linear.bias[0]]
+    assert_close(out[:, 0], torch.stack(expected))
