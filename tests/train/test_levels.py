@@ -119,6 +119,9 @@ def test_parts_of_one_graph_are_prepared_once(quick):
     assert graphs["train"].attention_graph is graphs["valid"].attention_graph is graphs["test"].attention_graph
     assert graphs["valid"].target_index.tolist() == list(range(20, 40))
     assert "pair_index" not in graphs["test"]
+    whole = replace(task, valid=[asking(task.valid[0], y=torch.zeros(NODES, 1).long())])  # asks for every node
+    prepared = prepare({split: getattr(whole, split) for split in ("train", "valid")}, quick)
+    assert "target_index" not in prepared["valid"][0]
 
 
 def test_links_meet_as_many_random_pairs(quick):
@@ -176,3 +179,18 @@ def test_patience_ends_a_run(quick, monkeypatch):
     train(replace(quick, patience=3))
     rows = Path(quick.folder, "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 1 + 3  # the names, the best epoch, and three no better
+
+
+def test_a_run_that_patience_ended_is_not_trained_further(quick, monkeypatch):
+    task = replace(node_task(), measure=lambda y_true, y_pred: 0.5)
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graphformer.train.fit.measure", stop)
+        with pytest.raises(KeyboardInterrupt, match="after 4 of 20 epochs"):
+            train(replace(quick, patience=3))
+    resume(quick.folder)
+    assert len(Path(quick.folder, "metrics.csv").read_text().splitlines()) == 1 + 4
