@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
 from backends import BACKENDS, DEVICE
 
 from graphformer.graphs import tiles

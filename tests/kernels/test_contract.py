@@ -8,8 +8,8 @@ import re
 
 import pytest
 import torch
-from backends import BACKENDS
 import torch._dynamo.testing
+from backends import BACKENDS
 from torch import Tensor
 
 import graphformer as gf
