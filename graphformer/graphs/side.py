@@ -63,6 +63,11 @@ class Side:
         return 0 if self.runs is None else self.runs.start.shape[0]
 
     @property
+    def is_complete(self) -> bool:
+        """Whether this side is held as one run of all nodes of the other end for each row."""
+        return self.num_runs == self.num_rows and self.num_pairs == self.num_rows * self.num_others
+
+    @property
     def layout(self) -> Layout:
         """The pairs, enumerated."""
         if self._layout is None:

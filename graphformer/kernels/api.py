@@ -14,11 +14,12 @@ from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
 from graphformer._transforms import is_transformed
 from graphformer.graphs import AttentionGraph
-from graphformer.kernels import checks, formula, native, reference, triton, watch
+from graphformer.kernels import checks, formula, native, reference, sdpa, triton, watch
 from graphformer.kernels.ops import call
 from graphformer.kernels.problem import Additive, Case, Options, Rows, ScoreFunction, Tensors
 
-BACKENDS = {"native": native, "triton": triton, "reference": reference}  # in the order in which "auto" tries them
+# In the order in which "auto" tries them.
+BACKENDS = {"native": native, "sdpa": sdpa, "triton": triton, "reference": reference}
 
 
 def attend(
@@ -117,6 +118,8 @@ def attend(
     if callable(options.score):
         with torch.autocast(query.device.type, enabled=False):
             return formula.attend(tensors, Rows(*graph.by_query, graph.relation), options)
+    if name == "sdpa":
+        return sdpa.attend(tensors, graph, options)
     # Inside a transform a tensor does not know whether a gradient is taken outside of it.
     has_grad = any(t is not None and t.requires_grad for t in tensors) or is_transformed()
     rows = BACKENDS[name].rows(graph, tensors, options, by_key=torch.is_grad_enabled() and has_grad)
@@ -203,6 +206,8 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         >>> print(explain(torch.ones(2, 1, 4), torch.ones(3, 1, 4), torch.ones(3, 1, 4), graph))
         dot score, softmax, float32 on cpu: 2 queries, 3 keys, 6 edges, 1 head of width 4
         native: runs (chosen by "auto"); tiles serve 0 of 1 window of 32 queries: none is filled to 20%, ...
+        sdpa: cannot: the graph is not every query with every key, held as runs
+        triton: cannot: it runs on CUDA devices, the tensors are on cpu
         reference: runs
     """
     tensors, options = _problem("explain", graph, {"query": query, "key": key, "value": value}, **arguments)
@@ -271,6 +276,7 @@ def _case(tensors: Tensors, graph: AttentionGraph, options: Options) -> Case:
         graph.num_relations,
         0 if tensors.edge_attr is None else tensors.edge_attr.shape[1],
         graph.query_side.num_runs,
+        graph.query_side.is_complete,
     )
 
 

@@ -80,6 +80,7 @@ class Case(NamedTuple):
     num_relations: int = 0
     num_features: int = 0
     num_runs: int = 0  # that the queries' rows are held as; 0 where their pairs are listed
+    is_complete: bool = False  # whether the runs are every query with every key
 
     @property
     def real_bytes(self) -> int:

@@ -412,7 +412,7 @@ REFUSALS = {
     "backend": (
         (Q, K, V, GRAPH),
         {"backend": "referense"},
-        "backend must be one of auto, native, triton, reference; got 'referense'",
+        "backend must be one of auto, native, sdpa, triton, reference; got 'referense'",
     ),
 }
 
