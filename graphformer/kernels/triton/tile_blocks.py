@@ -52,12 +52,18 @@ class Runs(NamedTuple):
     stop: object
 
 
+class Pairs(NamedTuple):
+    """Numbers [heads, E], each head's side by side."""
+
+    data: object
+    stride: object
+
+
 class Terms(NamedTuple):
     """What goes by pairs; None where it is not there."""
 
-    pair_ptr: object  # [N + 1], or, where keys are walked, the pair of (i, 0) for each query i [N]
-    bias: object  # [heads, E], rows of pairs
-    bias_stride: object
+    pair_ptr: object  # the first pair of each query [N + 1]; where keys are walked, what its pair with key 0 would be [N]
+    bias: object  # Pairs
     relation: object  # [E]
     relation_bias: object  # [R, heads]
     seed: object  # []
@@ -150,6 +156,12 @@ def inside_runs(start, stop, column):
 
 
 @triton.jit
+def pair_places(pairs, pair, head):
+    """Where the numbers of pairs [R, S] lie."""
+    return pairs.data + head.to(tl.int64) * pairs.stride + pair
+
+
+@triton.jit
 def pair_scores(product, inside, pair, terms, head, scale, form: tl.constexpr, MASKED: tl.constexpr):
     """Scores [R, S] of products q . k, -inf where not kept, and which are kept.
 
@@ -162,7 +174,7 @@ def pair_scores(product, inside, pair, terms, head, scale, form: tl.constexpr, M
     if (terms.bias is not None) or (terms.relation_bias is not None):
         added = tl.zeros(product.shape, tl.float32)
         if terms.bias is not None:
-            added += tl.load(terms.bias + head.to(tl.int64) * terms.bias_stride + pair, mask=inside, other=0.0)
+            added += tl.load(pair_places(terms.bias, pair, head), mask=inside, other=0.0)
         if terms.relation_bias is not None:
             kind = tl.load(terms.relation + pair, mask=inside, other=0).to(tl.int64)
             added += tl.load(terms.relation_bias + kind * form.heads + head, mask=inside, other=0.0)

@@ -47,7 +47,7 @@ def forward_tiles(query, key, value, out, statistic, runs, terms, num_rows, scal
         known = finite_statistic(found, form)
     else:
         count = _count_kept(own, there, pair, runs, terms, head, form)
-        found = tl.where(count == 0, -float("inf"), tl.log2(count) * LN_2)
+        found = tl.where(count == 0, -float("inf"), tl.log2(tl.maximum(count, 1.0)) * LN_2)
         known = finite_statistic(found, form)
         summed, _, _ = _sum_values(q, known, own, there, pair, key, value, runs, terms, head, scale, form, False, False)
     if is_spoilt(summed, there):

@@ -9,9 +9,10 @@ import triton
 from torch import Tensor
 
 from graphformer.kernels.problem import Options, Rows, Tensors
-from graphformer.kernels.triton import tile_forward
-from graphformer.kernels.triton.tile_blocks import Form, Nodes, Runs, Terms
+from graphformer.kernels.triton import tile_backward_keys, tile_backward_queries, tile_forward
+from graphformer.kernels.triton.tile_blocks import Form, Nodes, Pairs, Runs, Terms
 from graphformer.kernels.triton.tile_config import architecture_of, padded, tile_config
+from graphformer.kernels.triton.tile_sums import sum_by_relation
 
 TALL = 64
 
@@ -30,12 +31,62 @@ def forward(tensors: Tensors, rows: Rows, options: Options, height: int = TALL) 
     call = _Call(tensors, rows, options, height)
     out = tensors.query.new_empty(num_rows, heads, tensors.value.shape[2])
     statistic = tensors.query.new_empty(num_rows, heads, dtype=torch.float32)
-    runs = Runs(rows.query_run_ptr, rows.query_run_start, rows.query_run_stop)
     call.launch(
         tile_forward.forward_tiles, "forward", num_rows,
-        call.query, call.key, call.value, _nodes(out), statistic, runs, call.terms(rows.ptr),
+        call.query, call.key, call.value, _nodes(out), statistic, call.query_runs, call.terms(rows.ptr), num_rows,
     )  # fmt: skip
     return out, statistic
+
+
+def backward(
+    grad_out: Tensor,
+    out: Tensor,
+    statistic: Tensor,
+    tensors: Tensors,
+    rows: Rows,
+    options: Options,
+    needs: Tensors,
+    height: int = TALL,
+) -> Tensors:
+    """The gradients that `needs` asks for (None for the others), each in its tensor's dtype.
+
+    Args:
+        grad_out: Shape `[N, H, V]`.
+        out: As :func:`forward` returned it.
+        statistic: As :func:`forward` returned it.
+        tensors: As given to :func:`forward`.
+        rows: As given to :func:`forward`, with runs by key.
+        options: As given to :func:`forward`.
+        needs: One truth value for each field.
+        height: As given to :func:`forward`.
+    """
+    call = _Call(tensors, rows, options, height)
+    wanted = {name for name in Tensors._fields if getattr(needs, name) and getattr(tensors, name) is not None}
+    given = _nodes(grad_out.to(tensors.query.dtype))
+    by_head = statistic.t().contiguous()  # [H, N]: what a tile reads lies side by side
+    delta = torch.empty_like(by_head) if options.normalizer == "softmax" else None
+    grads: dict[str, Tensor] = {
+        name: torch.empty_like(getattr(tensors, name), memory_format=torch.contiguous_format)
+        for name in wanted & {"query", "key", "value"}
+    }
+    targets = {name: _nodes(grad) for name, grad in grads.items()}
+    if "query" in wanted or (delta is not None and wanted != {"value"}):
+        call.launch(
+            tile_backward_queries.backward_queries, "by_query", tensors.query.shape[0],
+            call.query, call.key, call.value, given, _nodes(out), targets.get("query"), by_head, delta,
+            call.query_runs, call.terms(rows.ptr), tensors.query.shape[0], needs_query="query" in wanted,
+        )  # fmt: skip
+    if wanted - {"query"}:
+        pairs = call.pair_gradients(wanted)
+        call.launch(
+            tile_backward_keys.backward_keys, "by_key", tensors.key.shape[0],
+            call.query, call.key, call.value, given, targets.get("key"), targets.get("value"),
+            None if pairs is None else Pairs(pairs, pairs.stride(0)), by_head, delta,
+            call.key_runs, call.terms(_first_pairs(rows)), tensors.query.shape[0], tensors.key.shape[0],
+            needs_key="key" in wanted, needs_value="value" in wanted,
+        )  # fmt: skip
+        grads |= call.table_gradients(wanted, pairs)
+    return Tensors(*(grads.get(name) for name in Tensors._fields))  # type: ignore[arg-type]
 
 
 def _nodes(tensor: Tensor) -> Nodes:
@@ -45,35 +96,61 @@ def _nodes(tensor: Tensor) -> Nodes:
     return Nodes(tensor, tensor.stride(0), tensor.stride(1))
 
 
+def _first_pairs(rows: Rows) -> Tensor:
+    """What the id of each query's pair with key 0 would be, were it in its one run. Shape `[N]`, int64."""
+    run_ptr, start = rows.query_run_ptr, rows.query_run_start
+    assert run_ptr is not None
+    assert start is not None
+    if start.shape[0] == 0:
+        return rows.ptr[:-1]
+    return rows.ptr[:-1] - start.index_select(0, run_ptr[:-1].clamp(max=start.shape[0] - 1))
+
+
 class _Call:
     """What the launches of one problem share."""
 
     def __init__(self, tensors: Tensors, rows: Rows, options: Options, height: int) -> None:
         assert tensors.value is not None
-        self.tensors, self.options, self.height = tensors, options, height
+        self.tensors, self.options, self.height, self.relation = tensors, options, height, rows.relation
         self.query, self.key, self.value = _nodes(tensors.query), _nodes(tensors.key), _nodes(tensors.value)
-        self.relation = rows.relation
+        self.query_runs = Runs(rows.query_run_ptr, rows.query_run_start, rows.query_run_stop)
+        self.key_runs = Runs(rows.key_run_ptr, rows.key_run_start, rows.key_run_stop)
         self.has_dropout = options.dropout > 0 and options.seed is not None
-        self.has_ids = self.has_dropout or tensors.bias is not None or tensors.relation_bias is not None
-        self.bias = None
-        if tensors.bias is not None:
-            self.bias = tensors.bias.t()
-            if self.bias.stride(1) != 1:
-                self.bias = self.bias.contiguous()
+        self.bias = None if tensors.bias is None else _by_head(tensors.bias)
 
     def terms(self, pair_ptr: Tensor) -> Terms:
-        table = self.tensors.relation_bias
-        dropout = self.options.dropout if self.has_dropout else 0.0
+        """What goes by pairs, with where each row's pairs begin."""
+        table, dropout = self.tensors.relation_bias, self.options.dropout if self.has_dropout else 0.0
+        has_ids = self.has_dropout or self.bias is not None or table is not None
         return Terms(
-            pair_ptr if self.has_ids else None,
+            pair_ptr if has_ids else None,
             self.bias,
-            None if self.bias is None else self.bias.stride(0),
             None if table is None else self.relation,
             None if table is None else table.contiguous(),
             self.options.seed if self.has_dropout else None,
             int(dropout * 2**32),
             1 / (1 - dropout),
         )
+
+    def pair_gradients(self, wanted: set[str]) -> Tensor | None:
+        """Room for the gradient of each pair's score [H, E], where something is made of it."""
+        shaped = self.tensors.bias if "bias" in wanted else self.relation if "relation_bias" in wanted else None
+        if shaped is None:
+            return None
+        dtype = shaped.dtype if "relation_bias" not in wanted else torch.float32
+        heads = self.tensors.query.shape[1]
+        return torch.empty(heads, shaped.shape[0], dtype=dtype, device=shaped.device)
+
+    def table_gradients(self, wanted: set[str], pairs: Tensor | None) -> dict[str, Tensor]:
+        """The gradients of bias and relation_bias, of those of the scores."""
+        grads: dict[str, Tensor] = {}
+        if "bias" in wanted and pairs is not None and self.tensors.bias is not None:
+            grads["bias"] = pairs.t().to(self.tensors.bias.dtype, memory_format=torch.contiguous_format)
+            grads["bias"] = grads["bias"].contiguous()
+        table = self.tensors.relation_bias
+        if "relation_bias" in wanted and pairs is not None and table is not None and self.relation is not None:
+            grads["relation_bias"] = sum_by_relation(pairs, self.relation, table.shape[0]).to(table.dtype)
+        return grads
 
     def launch(self, kernel: Any, direction: str, num_rows: int, *arguments: Any, **needs: bool) -> None:
         """Run a kernel over the tiles of all heads."""
@@ -82,13 +159,25 @@ class _Call:
         d, v = padded(width), padded(value_width)
         device = tensors.query.device
         cut = tile_config(direction, self.height, max(d, v), tensors.query.dtype, architecture_of(device))
-        grid = (triton.cdiv(num_rows, cut.rows) * heads,)
-        if grid[0] == 0:
+        if num_rows == 0 or heads == 0:
             return
         form = Form(
             heads, width, value_width, d, v, cut.rows, cut.step, cut.stages,
-            options.normalizer, "ieee", self.has_dropout, self.height < TALL, **needs,
+            options.normalizer, _precision(), self.has_dropout, self.height < TALL, **needs,
         )  # fmt: skip
-        kernel[grid](
-            *arguments, num_rows, options.scale, form, num_warps=cut.warps, num_stages=cut.stages, enable_fp_fusion=True
+        kernel[(triton.cdiv(num_rows, cut.rows) * heads,)](
+            *arguments, options.scale, form, num_warps=cut.warps, num_stages=cut.stages, enable_fp_fusion=True
         )
+
+
+def _by_head(bias: Tensor) -> Pairs:
+    """A bias [E, H] turned, so that the pairs of a row lie side by side for each head."""
+    turned = bias.t()
+    if turned.stride(1) != 1:
+        turned = turned.contiguous()
+    return Pairs(turned, turned.stride(0))
+
+
+def _precision() -> str:
+    """How products of float32 are formed: in float32, unless the user asked torch for less."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
