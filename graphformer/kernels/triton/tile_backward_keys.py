@@ -28,66 +28,66 @@ from graphformer.kernels.triton.tile_blocks import (
 @triton.jit(do_not_specialize=["num_rows", "num_queries"])
 def backward_keys(
     query, key, value, grad_out, grad_key, grad_value, grad_bias, statistic, delta, runs, terms,
-    num_queries, num_rows, scale, form: tl.constexpr,
+    num_queries, num_rows, scale, form: tl.constexpr, small: tl.constexpr,
 ):  # fmt: skip
     """Gradients of keys [M, H, D] and values [M, H, V], and, by pair, of scores [H, E]: the rows of a tile are keys."""
-    tile, head = own_tile(num_rows, form)
-    first = tile * form.rows
+    first, head = own_tile(num_rows, form)
+    statistic += head.to(tl.int64) * num_queries  # [H, N], as delta
+    if form.normalizer == "softmax":
+        delta += head.to(tl.int64) * num_queries
+    spoilt = _sum_tile(
+        first, query, key, value, grad_out, grad_key, grad_value, grad_bias, statistic, delta, runs, terms,
+        num_rows, head, scale, form, False,
+    )  # fmt: skip
+    if spoilt:
+        for part in range(form.rows // small.rows):
+            _sum_tile(
+                first + part * small.rows, query, key, value, grad_out, grad_key, grad_value, None, statistic, delta,
+                runs, terms, num_rows, head, scale, small, True,
+            )  # fmt: skip
+
+
+@triton.jit
+def _sum_tile(
+    first, query, key, value, grad_out, grad_key, grad_value, grad_bias, statistic, delta, runs, terms,
+    num_rows, head, scale, form: tl.constexpr, CAREFUL: tl.constexpr,
+):  # fmt: skip
+    """Write the rows [R] from `first` on; whether one came out as no number."""
     row = first + tl.arange(0, form.rows)
     there = row < num_rows
+    first_run, num_runs, most, _ = count_runs(runs, None, row, there)
     k = load_block(key, head, first, num_rows, form.width, form.D, form.rows, True)
     v = load_block(value, head, first, num_rows, form.value_width, form.V, form.rows, True)
-    own = count_runs(runs, row, there)
-    by_query = head.to(tl.int64) * num_queries  # numbers of queries come as [H, N]
-    statistic += by_query
-    if delta is not None:
-        delta += by_query
-    moved, summed = _sweep(
-        k, v, row, own, there, query, grad_out, grad_bias, statistic, delta, runs, terms, head, scale, form, False
-    )
-    if is_spoilt(moved, there) or is_spoilt(summed, there):
-        moved, summed = _sweep(
-            k, v, row, own, there, query, grad_out, grad_bias, statistic, delta, runs, terms, head, scale, form, True
-        )
+    moved = tl.zeros((form.rows, form.D), tl.float32)
+    summed = tl.zeros((form.rows, form.V), tl.float32)
+    for turn in range(most):
+        start, stop = load_run(runs, first_run, num_runs, turn)
+        low, left, whole, border, masked, high = walk(start, stop, there, form.step)
+        if CAREFUL:
+            for column in range(low, high, form.step):
+                moved, summed = _step(
+                    moved, summed, k, v, row, column, high, start, stop, query, grad_out, grad_bias, statistic, delta,
+                    terms, head, scale, form, True, True,
+                )  # fmt: skip
+        else:
+            for column in tl.range(whole, border, form.step, num_stages=form.stages):
+                moved, summed = _step(
+                    moved, summed, k, v, row, column, high, start, stop, query, grad_out, grad_bias, statistic, delta,
+                    terms, head, scale, form, False, False,
+                )  # fmt: skip
+            for block in tl.range(0, masked, num_stages=form.stages):
+                column = masked_block(block, low, left, border, form.step)
+                moved, summed = _step(
+                    moved, summed, k, v, row, column, high, start, stop, query, grad_out, grad_bias, statistic, delta,
+                    terms, head, scale, form, True, False,
+                )  # fmt: skip
     if form.needs_key:
         store_block(grad_key, head, first, num_rows, moved * scale, form.width, form.D, form.rows)
     if form.needs_value:
         if form.has_dropout:
             summed *= terms.grow
         store_block(grad_value, head, first, num_rows, summed, form.value_width, form.V, form.rows)
-
-
-@triton.jit
-def _sweep(
-    k, v, row, own, there, query, grad_out, grad_bias, statistic, delta, runs, terms, head, scale,
-    form: tl.constexpr, CAREFUL: tl.constexpr,
-):  # fmt: skip
-    """Score gradients by queries [R, D], and weights by gradients of results [R, V]."""
-    first_run, count, most = own
-    moved = tl.zeros((form.rows, form.D), tl.float32)
-    summed = tl.zeros((form.rows, form.V), tl.float32)
-    for turn in range(most):
-        start, stop = load_run(runs, first_run, count, turn)
-        low, left, whole, border, masked, high = walk(start, stop, there, form.step)
-        if CAREFUL:
-            for first in range(low, high, form.step):
-                moved, summed = _step(
-                    moved, summed, k, v, row, first, high, start, stop, query, grad_out, grad_bias, statistic, delta,
-                    terms, head, scale, form, True, CAREFUL,
-                )  # fmt: skip
-        else:
-            for first in tl.range(whole, border, form.step, num_stages=form.stages):
-                moved, summed = _step(
-                    moved, summed, k, v, row, first, high, start, stop, query, grad_out, grad_bias, statistic, delta,
-                    terms, head, scale, form, False, CAREFUL,
-                )  # fmt: skip
-            for block in tl.range(0, masked, num_stages=form.stages):
-                first = masked_block(block, low, left, border, form.step)
-                moved, summed = _step(
-                    moved, summed, k, v, row, first, high, start, stop, query, grad_out, grad_bias, statistic, delta,
-                    terms, head, scale, form, True, CAREFUL,
-                )  # fmt: skip
-    return moved, summed
+    return is_spoilt(moved, there) | is_spoilt(summed, there)
 
 
 @triton.jit
@@ -104,7 +104,7 @@ def _step(
     q = load_block(query, head, first, limit, form.width, form.D, form.step, MASKED)
     product = tl.dot(k, tl.trans(q), input_precision=form.precision)
     score, kept = pair_scores(product, inside, ids, terms, head, scale, form, MASKED)
-    known = finite_statistic(tl.load(statistic + column, mask=in_range, other=0.0), form)[None, :]
+    known = finite_statistic(tl.load(statistic + column, mask=in_range, other=0.0))[None, :]
     weight = pair_weights(score, known, form)
     if MASKED or (terms.bias is not None) or (terms.relation_bias is not None):
         weight = tl.where(kept, weight, 0.0)  # the statistic of a query that is not met may be NaN

@@ -26,83 +26,88 @@ from graphformer.kernels.triton.tile_blocks import (
 
 @triton.jit(do_not_specialize=["num_rows"])
 def backward_queries(
-    query, key, value, grad_out, out, grad_query, statistic, delta, runs, terms, num_rows, scale, form: tl.constexpr
+    query, key, value, grad_out, out, grad_query, statistic, delta, runs, terms, num_rows, scale,
+    form: tl.constexpr, small: tl.constexpr,
 ):  # fmt: skip
     """Gradients of queries [N, H, D], and delta [H, N] for softmax.
 
     grad_out . out is delta, but for the rounding of `out` to half precision. So the sweep starts from it, and sums what
-    it is off by, the gradients of the row's scores, in float32. The gradient that was moved along with it is
-    off by that times the row's mean key, a fourth product; a second sweep over the row would take two more.
+    it is off by, the gradients of the row's scores, in float32. The gradient that was summed along with it is off by
+    that times the row's mean key, a fourth product; a second sweep over the row would take two more.
     """
-    tile, head = own_tile(num_rows, form)
-    first = tile * form.rows
-    row = first + tl.arange(0, form.rows)
-    there = row < num_rows
-    q = load_block(query, head, first, num_rows, form.width, form.D, form.rows, True)
-    g = load_block(grad_out, head, first, num_rows, form.value_width, form.V, form.rows, True)
-    own = count_runs(runs, row, there)
-    pair = row.to(tl.int64)
-    if terms.pair_ptr is not None:
-        pair = tl.load(terms.pair_ptr + row, mask=there, other=0)
-    known = tl.load(statistic + head.to(tl.int64) * num_rows + row, mask=there, other=0.0)
-    known = finite_statistic(known, form)
-
-    exact = tl.zeros((form.rows,), tl.float32)
+    first, head = own_tile(num_rows, form)
+    statistic += head.to(tl.int64) * num_rows  # [H, N], as delta
     if form.normalizer == "softmax":
-        o = load_block(out, head, first, num_rows, form.value_width, form.V, form.rows, True)
-        exact = tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
-    is_rounded: tl.constexpr = form.normalizer == "softmax" and out.data.dtype.element_ty != tl.float32
-    if form.needs_query or is_rounded:
-        moved, mean, off = _sweep(
-            q, g, exact, known, own, there, pair, key, value, runs, terms, head, scale, form, is_rounded, False
-        )
-    if is_rounded:
-        exact += off
-    if form.needs_query:
-        if is_rounded:
-            moved -= off[:, None] * mean
-        if is_spoilt(moved, there):
-            moved, _, _ = _sweep(
-                q, g, exact, known, own, there, pair, key, value, runs, terms, head, scale, form, False, True
-            )
-        store_block(grad_query, head, first, num_rows, moved * scale, form.width, form.D, form.rows)
-    if form.normalizer == "softmax":
-        tl.store(delta + head.to(tl.int64) * num_rows + row, exact, mask=there)
+        delta += head.to(tl.int64) * num_rows
+    spoilt = _sum_tile(
+        first, query, key, value, grad_out, out, grad_query, statistic, delta, runs, terms, num_rows, head, scale,
+        form, False,
+    )  # fmt: skip
+    if spoilt:
+        tl.debug_barrier()  # delta is read again
+        for part in range(form.rows // small.rows):
+            _sum_tile(
+                first + part * small.rows, query, key, value, grad_out, out, grad_query, statistic, delta, runs, terms,
+                num_rows, head, scale, small, True,
+            )  # fmt: skip
 
 
 @triton.jit
-def _sweep(
-    q, g, delta, known, own, there, pair, key, value, runs, terms, head, scale,
-    form: tl.constexpr, HAS_MEAN: tl.constexpr, CAREFUL: tl.constexpr,
+def _sum_tile(
+    first, query, key, value, grad_out, out, grad_query, statistic, delta, runs, terms, num_rows, head, scale,
+    form: tl.constexpr, CAREFUL: tl.constexpr,
 ):  # fmt: skip
-    """Score gradients by keys [R, D], weights by keys [R, D], and the sum of score gradients [R]."""
-    first_run, count, most = own
-    moved = tl.zeros((form.rows, form.D), tl.float32)
-    mean = moved
-    off = tl.zeros((form.rows,), tl.float32)
-    for turn in range(most):
-        start, stop = load_run(runs, first_run, count, turn)
-        low, left, whole, border, masked, high = walk(start, stop, there, form.step)
+    """Write the rows [R] from `first` on; whether one came out as no number."""
+    row = first + tl.arange(0, form.rows)
+    there = row < num_rows
+    own = count_runs(runs, terms.pair_ptr, row, there)
+    q = load_block(query, head, first, num_rows, form.width, form.D, form.rows, True)
+    g = load_block(grad_out, head, first, num_rows, form.value_width, form.V, form.rows, True)
+    known = finite_statistic(tl.load(statistic + row, mask=there, other=0.0))
+    is_soft: tl.constexpr = form.normalizer == "softmax"
+    is_rounded: tl.constexpr = is_soft and not CAREFUL and out.data.dtype.element_ty != tl.float32
+    near = tl.zeros((form.rows,), tl.float32)
+    if is_soft:
         if CAREFUL:
-            for first in range(low, high, form.step):
-                moved, mean, off = _step(
-                    moved, mean, off, q, g, delta, known, first, high, start, stop, pair, key, value, terms, head,
-                    scale, form, True, HAS_MEAN, CAREFUL,
-                )  # fmt: skip
+            near = tl.load(delta + row, mask=there, other=0.0)
         else:
-            for first in tl.range(whole, border, form.step, num_stages=form.stages):
-                moved, mean, off = _step(
-                    moved, mean, off, q, g, delta, known, first, high, start, stop, pair, key, value, terms, head,
-                    scale, form, False, HAS_MEAN, CAREFUL,
-                )  # fmt: skip
-            for block in tl.range(0, masked, num_stages=form.stages):
-                first = masked_block(block, low, left, border, form.step)
-                moved, mean, off = _step(
-                    moved, mean, off, q, g, delta, known, first, high, start, stop, pair, key, value, terms, head,
-                    scale, form, True, HAS_MEAN, CAREFUL,
-                )  # fmt: skip
-        pair += tl.maximum(stop - start, 0)
-    return moved, mean, off
+            o = load_block(out, head, first, num_rows, form.value_width, form.V, form.rows, True)
+            near = tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
+
+    moved = tl.zeros((form.rows, form.D), tl.float32)
+    mean = tl.zeros((form.rows, form.D), tl.float32)
+    off = tl.zeros((form.rows,), tl.float32)
+    if form.needs_query or is_rounded:
+        first_run, num_runs, most, pair = own
+        for turn in range(most):
+            start, stop = load_run(runs, first_run, num_runs, turn)
+            low, left, whole, border, masked, high = walk(start, stop, there, form.step)
+            if CAREFUL:
+                for column in range(low, high, form.step):
+                    moved, mean, off = _step(
+                        moved, mean, off, q, g, near, known, column, high, start, stop, pair, key, value, terms, head,
+                        scale, form, True, False, True,
+                    )  # fmt: skip
+            else:
+                for column in tl.range(whole, border, form.step, num_stages=form.stages):
+                    moved, mean, off = _step(
+                        moved, mean, off, q, g, near, known, column, high, start, stop, pair, key, value, terms, head,
+                        scale, form, False, is_rounded, False,
+                    )  # fmt: skip
+                for block in tl.range(0, masked, num_stages=form.stages):
+                    column = masked_block(block, low, left, border, form.step)
+                    moved, mean, off = _step(
+                        moved, mean, off, q, g, near, known, column, high, start, stop, pair, key, value, terms, head,
+                        scale, form, True, is_rounded, False,
+                    )  # fmt: skip
+            pair += tl.maximum(stop - start, 0)
+    if is_rounded:
+        moved -= off[:, None] * mean
+    if is_soft and not CAREFUL:
+        tl.store(delta + row, near + off, mask=there)
+    if form.needs_query:
+        store_block(grad_query, head, first, num_rows, moved * scale, form.width, form.D, form.rows)
+    return is_spoilt(moved, there)
 
 
 @triton.jit

@@ -62,7 +62,9 @@ class Pairs(NamedTuple):
 class Terms(NamedTuple):
     """What goes by pairs; None where it is not there."""
 
-    pair_ptr: object  # the first pair of each query [N + 1]; where keys are walked, what its pair with key 0 would be [N]
+    pair_ptr: (
+        object  # the first pair of each query [N + 1]; where keys are walked, what its pair with key 0 would be [N]
+    )
     bias: object  # Pairs
     relation: object  # [E]
     relation_bias: object  # [R, heads]
@@ -73,18 +75,21 @@ class Terms(NamedTuple):
 
 @triton.jit
 def own_tile(num_rows, form: tl.constexpr):
-    """The tile and the head of this program. Neighbours in time share what they read: a short row's cache lines hold
-    several heads, long runs of neighbouring tiles overlap; the last tiles go first, as causal rows grow.
+    """The first row and the head of this program's tile.
+
+    Neighbours in time share what they read: with short runs a tile, whose heads share cache lines, with long ones a
+    head, whose tiles overlap. There the last tiles go first, as rows of a causal graph grow.
     """
-    program = tl.program_id(0)
-    tiles = tl.cdiv(num_rows, form.rows)
+    program, tiles = tl.program_id(0), tl.cdiv(num_rows, form.rows)
     if form.heads_first:
-        return program // form.heads, program % form.heads
-    return tiles - 1 - program % tiles, program // tiles
+        return program // form.heads * form.rows, program % form.heads
+    return (tiles - 1 - program % tiles) * form.rows, program // tiles
 
 
 @triton.jit
-def load_block(nodes, head, first, limit, WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, MASKED: tl.constexpr):
+def load_block(
+    nodes, head, first, limit, WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, MASKED: tl.constexpr
+):
     """Vectors of the nodes from `first` on; of a masked block zeros from `limit` on. Shape [ROWS, PADDED]."""
     row, column = tl.arange(0, ROWS), tl.arange(0, PADDED)
     place = nodes.data + head.to(tl.int64) * nodes.head_stride + tl.cast(first, tl.int64) * nodes.row_stride
@@ -110,11 +115,14 @@ def store_block(nodes, head, first, limit, values, WIDTH: tl.constexpr, PADDED: 
 
 
 @triton.jit
-def count_runs(runs, row, there):
-    """The first run and the number of runs of each row [R], and the largest number."""
+def count_runs(runs, pair_ptr, row, there):
+    """The first run and the number of runs of each row [R], the largest number, and each row's first pair."""
     first = tl.load(runs.ptr + row, mask=there, other=0)
     count = (tl.load(runs.ptr + row + 1, mask=there, other=0) - first).to(tl.int32)
-    return first, count, tl.max(count, 0)
+    pair = row.to(tl.int64)
+    if pair_ptr is not None:
+        pair = tl.load(pair_ptr + row, mask=there, other=0)
+    return first, count, tl.max(count, 0), pair
 
 
 @triton.jit
@@ -186,7 +194,7 @@ def pair_scores(product, inside, pair, terms, head, scale, form: tl.constexpr, M
 
 
 @triton.jit
-def finite_statistic(statistic, form: tl.constexpr):
+def finite_statistic(statistic):
     """A row's statistic in the scores' unit, 0 for a row without pairs, whose scores are all -inf."""
     return tl.where(statistic == -float("inf"), 0.0, statistic * LOG2_E)
 

@@ -15,6 +15,7 @@ from graphformer.kernels.triton.tile_config import architecture_of, padded, tile
 from graphformer.kernels.triton.tile_sums import sum_by_relation
 
 TALL = 64
+_SMALL = 16  # rows and nodes of the pieces of tiles that are summed again
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options, height: int = TALL) -> tuple[Tensor, Tensor]:
@@ -166,8 +167,9 @@ class _Call:
             options.normalizer, _precision(), self.has_dropout, self.height < TALL, **needs,
         )  # fmt: skip
         kernel[(triton.cdiv(num_rows, cut.rows) * heads,)](
-            *arguments, options.scale, form, num_warps=cut.warps, num_stages=cut.stages, enable_fp_fusion=True
-        )
+            *arguments, options.scale, form, form._replace(rows=_SMALL, step=_SMALL),
+            num_warps=cut.warps, num_stages=cut.stages, enable_fp_fusion=True,
+        )  # fmt: skip
 
 
 def _by_head(bias: Tensor) -> Pairs:
