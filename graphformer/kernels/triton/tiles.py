@@ -8,14 +8,61 @@ import torch
 import triton
 from torch import Tensor
 
-from graphformer.kernels.problem import Options, Rows, Tensors
+from graphformer.graphs.spans import SHORT, TALL, Spans
+from graphformer.kernels.problem import Case, Options, Rows, Tensors
 from graphformer.kernels.triton import tile_backward_keys, tile_backward_queries, tile_forward
 from graphformer.kernels.triton.tile_blocks import Form, Nodes, Pairs, Runs, Terms
-from graphformer.kernels.triton.tile_config import architecture_of, padded, tile_config
+from graphformer.kernels.triton.tile_config import MOST_WIDTH, architecture_of, padded, tile_config
 from graphformer.kernels.triton.tile_sums import sum_by_relation
 
-TALL = 64
+# The least share of the walked places that are pairs at which tiles are the right loops.
+LEAST_FILL = 0.25
+_TALL_GAIN = 0.6  # tall tiles take about this share of the time that short ones take for a place
+_TERMS = {"bias", "relation_bias"}
+_FARTHEST = 2**31 - 1024  # nodes are numbered in int32
 _SMALL = 16  # rows and nodes of the pieces of tiles that are summed again
+
+
+def serves(case: Case, by_query: Spans | None, by_key: Spans | None) -> bool:
+    """Whether tiles are the right loops for a case.
+
+    Args:
+        case: What is asked for.
+        by_query: Of the queries' side; None where that lists its pairs.
+        by_key: Of the keys' side; of the queries' side once more where no gradients are asked for.
+
+    Example:
+        >>> case = Case("dot", "softmax", torch.float16, torch.device("cuda"), 64, 64, 4096, 1, 32, (), 0.0, 32)
+        >>> serves(case, Spans(1, 1.0, 1.0), Spans(1, 1.0, 1.0)), serves(case, Spans(1, 1.0, 1.0), None)
+        (True, False)
+    """
+    if by_query is None or by_key is None:
+        return False
+    has_ids = bool(case.terms) or case.dropout > 0
+    fills = [min(sides) for sides in zip(by_query[1:], by_key[1:], strict=True)]
+    return (
+        case.score == "dot"
+        and case.dtype in (torch.float16, torch.bfloat16, torch.float32)
+        and set(case.terms) <= _TERMS
+        and max(case.width, case.value_width) <= MOST_WIDTH
+        and max(case.num_queries, case.num_keys) <= _FARTHEST
+        and not (has_ids and by_query.most_runs > 1)  # by key, a pair's id is told by its query's one run
+        and fills[height_of(by_query, by_key) == TALL] >= LEAST_FILL
+    )
+
+
+def height_of(by_query: Spans, by_key: Spans) -> int:
+    """How tall the tiles should be: SHORT where runs are so short that tall tiles would walk many places for nothing.
+
+    Args:
+        by_query: Of the queries' side.
+        by_key: Of the keys' side.
+
+    Example:
+        >>> height_of(Spans(1, 0.6, 0.3), Spans(1, 0.6, 0.3)), height_of(Spans(1, 0.9, 0.8), Spans(1, 0.9, 0.8))
+        (16, 64)
+    """
+    return TALL if all(side.tall_fill >= _TALL_GAIN * side.short_fill for side in (by_query, by_key)) else SHORT
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options, height: int = TALL) -> tuple[Tensor, Tensor]:
