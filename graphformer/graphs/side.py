@@ -89,7 +89,7 @@ class Side:
 
     @property
     def spans(self) -> Spans | None:
-        """What tiles would walk along the runs, measured once; None without runs, and where torch.compile asks first."""
+        """What tiles would walk along the runs, measured once; None without runs, or where torch.compile asks first."""
         runs = self.runs
         if self._spans is None and runs is not None:
             if torch.compiler.is_compiling() or type(self.ptr) is not Tensor:

@@ -1,4 +1,4 @@
-"""The tests of the GPU kernels that need no GPU, in a process of their own: Triton asks for its interpreter when imported."""
+"""The GPU kernels' tests that need no GPU, in a process of their own: Triton asks for its interpreter when imported."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ def backward_keys(
         num_rows, head, scale, form, False,
     )  # fmt: skip
     if spoilt:
-        for part in range(form.rows // small.rows):
+        for part in range(first, tl.minimum(first + form.rows, num_rows), small.rows):
             _sum_tile(
-                first + part * small.rows, query, key, value, grad_out, grad_key, grad_value, None, statistic, delta,
+                part, query, key, value, grad_out, grad_key, grad_value, None, statistic, delta,
                 runs, terms, num_rows, head, scale, small, True,
             )  # fmt: skip
 
@@ -116,7 +116,7 @@ def _step(
         taken = weight
         if form.has_dropout:
             taken = tl.where(is_drawn, weight, 0.0)
-        summed = add_product(summed, taken, kept, g, form, CAREFUL)
+        summed = add_product(summed, taken, kept, g, limit - first, form, CAREFUL)
     if form.needs_key or (grad_bias is not None):
         grad_weight = tl.dot(v, tl.trans(g), input_precision=form.precision)
         if form.has_dropout:
@@ -130,5 +130,5 @@ def _step(
         if grad_bias is not None:
             tl.store(pair_places(grad_bias, ids, head), grad_score, mask=inside)
         if form.needs_key:
-            moved = add_product(moved, grad_score, kept, q, form, CAREFUL)
+            moved = add_product(moved, grad_score, kept, q, limit - first, form, CAREFUL)
     return moved, summed

@@ -45,9 +45,9 @@ def backward_queries(
     )  # fmt: skip
     if spoilt:
         tl.debug_barrier()  # delta is read again
-        for part in range(form.rows // small.rows):
+        for part in range(first, tl.minimum(first + form.rows, num_rows), small.rows):
             _sum_tile(
-                first + part * small.rows, query, key, value, grad_out, out, grad_query, statistic, delta, runs, terms,
+                part, query, key, value, grad_out, out, grad_query, statistic, delta, runs, terms,
                 num_rows, head, scale, small, True,
             )  # fmt: skip
 
@@ -132,7 +132,7 @@ def _step(
     if HAS_MEAN:
         off += tl.sum(grad_score, 1)
     if form.needs_query:
-        moved = add_product(moved, grad_score, kept, k, form, CAREFUL)
+        moved = add_product(moved, grad_score, kept, k, limit - first, form, CAREFUL)
         if HAS_MEAN:
-            mean = add_product(mean, weight, kept, k, form, CAREFUL)
+            mean = add_product(mean, weight, kept, k, limit - first, form, CAREFUL)
     return moved, mean, off

@@ -173,8 +173,8 @@ def pair_places(pairs, pair, head):
 def pair_scores(product, inside, pair, terms, head, scale, form: tl.constexpr, MASKED: tl.constexpr):
     """Scores [R, S] of products q . k, -inf where not kept, and which are kept.
 
-    They are in units of ln 2 but for relu, so that powers are of two. A NaN of what is not kept must not stay, so scores
-    are chosen, not added to.
+    They are in units of ln 2 but for relu, so that powers are of two. A NaN of what is not kept must not stay, so
+    scores are chosen, not added to.
     """
     unit: tl.constexpr = 1.0 if form.normalizer == "relu" else LOG2_E
     score = product * (scale * unit)
@@ -231,11 +231,11 @@ def is_kept(pair, head, terms):
 
 
 @triton.jit
-def add_product(total, weight, kept, block, form: tl.constexpr, CAREFUL: tl.constexpr):
+def add_product(total, weight, kept, block, nodes, form: tl.constexpr, CAREFUL: tl.constexpr):
     """`total` [R, D] plus weights [R, S], zero where not kept, by a block [S, D].
 
-    Zero times NaN is NaN. Where a total comes out as no number, its tile is summed again with care: what is not finite in
-    the block goes to the pairs that are kept, one node after the other.
+    Zero times NaN is NaN. Where a total comes out as no number, its tile is summed again with care: what is not finite
+    in the block's `nodes` goes to the pairs that are kept, one node after the other.
     """
     weight = weight.to(block.dtype)
     if not CAREFUL:
@@ -244,7 +244,7 @@ def add_product(total, weight, kept, block, form: tl.constexpr, CAREFUL: tl.cons
     total = tl.dot(weight, tl.where(finite, block, 0.0), total, input_precision=form.precision)
     if tl.min(tl.min(finite.to(tl.int32), 1), 0) == 0:
         node = tl.arange(0, form.step)
-        for turn in range(form.step):
+        for turn in range(tl.minimum(nodes, form.step)):  # no constant, which the compiler would unroll
             own = node == turn
             vector = tl.sum(tl.where(own[:, None] & (finite == 0), block, 0.0).to(tl.float32), 0)
             factor = tl.sum(tl.where(own[None, :], weight, 0.0).to(tl.float32), 1)

@@ -36,9 +36,9 @@ def forward_tiles(
     spoilt = _sum_tile(first, query, key, value, out, statistic, runs, terms, num_rows, head, scale, form, False)
     if spoilt:
         tl.debug_barrier()  # the statistic is read again
-        for part in range(form.rows // small.rows):
+        for part in range(first, tl.minimum(first + form.rows, num_rows), small.rows):
             _sum_tile(
-                first + part * small.rows, query, key, value, out, statistic, runs, terms, num_rows, head, scale,
+                part, query, key, value, out, statistic, runs, terms, num_rows, head, scale,
                 small, True,
             )  # fmt: skip
 
@@ -126,7 +126,7 @@ def _step(
     if form.has_dropout:
         weight = tl.where(is_kept(ids, head, terms), weight, 0.0)
     v = load_block(value, head, first, limit, form.value_width, form.V, form.step, MASKED)
-    return add_product(summed, weight, kept, v, form, CAREFUL), largest, total
+    return add_product(summed, weight, kept, v, limit - first, form, CAREFUL), largest, total
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """Tests of the GPU kernels in Triton's interpreter, which a process decides on before it imports Triton.
 
-They are marked `interpreted`, and run where TRITON_INTERPRET=1 is set: tests/kernels/test_triton_interpreter.py starts such
-a process.
+They are marked `interpreted`, and run where TRITON_INTERPRET=1 is set: tests/kernels/test_triton_interpreter.py starts
+such a process.
 """
 
 from __future__ import annotations
