@@ -51,6 +51,8 @@ def loops() -> str:
         ({"score": "tanh"}, FULL, FULL, False),
         ({"dtype": torch.float64}, FULL, FULL, False),
         ({"value_width": 257}, FULL, FULL, False),
+        ({"width": 200}, FULL, FULL, True),
+        ({"width": 200, "dtype": torch.float32}, FULL, FULL, False),
         ({"num_keys": 2**31 - 1}, FULL, FULL, False),
     ],
 )

@@ -19,6 +19,7 @@ from graphformer.kernels.triton.tile_sums import sum_by_relation
 LEAST_FILL = 0.25
 _TALL_GAIN = 0.6  # tall tiles take about this share of the time that short ones take for a place
 _TERMS = {"bias", "relation_bias"}
+_MOST_FLOAT_WIDTH = 128  # beyond that, products off the tensor cores take a compiler minutes
 _FARTHEST = 2**31 - 1024  # nodes are numbered in int32
 _SMALL = 16  # rows and nodes of the pieces of tiles that are summed again
 
@@ -44,7 +45,7 @@ def serves(case: Case, by_query: Spans | None, by_key: Spans | None) -> bool:
         case.score == "dot"
         and case.dtype in (torch.float16, torch.bfloat16, torch.float32)
         and set(case.terms) <= _TERMS
-        and max(case.width, case.value_width) <= MOST_WIDTH
+        and max(case.width, case.value_width) <= (_MOST_FLOAT_WIDTH if case.dtype == torch.float32 else MOST_WIDTH)
         and max(case.num_queries, case.num_keys) <= _FARTHEST
         and not (has_ids and by_query.most_runs > 1)  # by key, a pair's id is told by its query's one run
         and fills[height_of(by_query, by_key) == TALL] >= LEAST_FILL
@@ -63,6 +64,22 @@ def height_of(by_query: Spans, by_key: Spans) -> int:
         (16, 64)
     """
     return TALL if all(side.tall_fill >= _TALL_GAIN * side.short_fill for side in (by_query, by_key)) else SHORT
+
+
+def extra_bytes(case: Case) -> tuple[int, int]:
+    """Bytes of the tensors that forward and backward hold at their peaks, beside their arguments and results.
+
+    Args:
+        case: One that tiles serve.
+    """
+    rows, pairs = case.num_queries * case.heads, case.num_edges * case.heads
+    has_bias, has_table = "bias" in case.terms, "relation_bias" in case.terms
+    turned = pairs * case.real_bytes if has_bias and case.heads > 1 else 0
+    firsts = 8 * case.num_queries if case.terms or case.dropout else 0
+    backward = (rows if case.normalizer != "softmax" else 2 * rows) * case.real_bytes + turned + firsts
+    backward += pairs * case.real_bytes if has_bias or has_table else 0
+    backward += 12 * case.num_edges if has_table else 0
+    return turned, backward
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options, height: int = TALL) -> tuple[Tensor, Tensor]:
@@ -203,7 +220,8 @@ class _Call:
     def launch(self, kernel: Any, direction: str, num_rows: int, *arguments: Any, **needs: bool) -> None:
         """Run a kernel over the tiles of all heads."""
         tensors, options = self.tensors, self.options
-        heads, width, value_width = tensors.query.shape[1], tensors.query.shape[2], self.value.data.shape[2]
+        assert tensors.value is not None
+        heads, width, value_width = tensors.query.shape[1], tensors.query.shape[2], tensors.value.shape[2]
         d, v = padded(width), padded(value_width)
         device = tensors.query.device
         cut = tile_config(direction, self.height, max(d, v), tensors.query.dtype, architecture_of(device))
