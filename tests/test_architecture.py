@@ -60,6 +60,8 @@ def test_the_ground_floor_needs_torch_only(path: Path) -> None:
     if path.name == "pyg.py":
         pytest.skip("imported only where PyG data is at hand")
     third_party = {name.split(".")[0] for name in imports(path, top_level_only=True)} - set(sys.stdlib_module_names)
+    if path.parent.name == "triton" and path.name != "__init__.py":  # imported at the backend's first call
+        third_party.discard("triton")
     assert third_party <= LIGHT_PACKAGES
 
 

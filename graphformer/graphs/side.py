@@ -11,7 +11,8 @@ from torch import Tensor
 from graphformer._transforms import keep
 from graphformer.graphs.layout import Layout, transpose_layout
 from graphformer.graphs.runs import KeyRuns
-from graphformer.graphs.tasks import Tasks, make_tasks
+from graphformer.graphs.spans import Spans, measure_spans
+from graphformer.graphs.tasks import RelationPairs, Tasks, make_tasks, pairs_by_relation
 from graphformer.graphs.tiles import Tiles, make_tiles, make_tiles_of_runs
 
 
@@ -46,6 +47,8 @@ class Side:
         self.num_pairs = self.layout.index.shape[0] if runs is None else runs.num_pairs
         self._tiles: tuple[Tiles | None] | None = None  # in a tuple, once made
         self._tasks: Tasks | None = None
+        self._spans: Spans | None = None
+        self._by_relation: RelationPairs | None = None
 
     @property
     def ptr(self) -> Tensor:
@@ -99,6 +102,22 @@ class Side:
             self._tasks = keep(lambda: make_tasks(self.ptr, self.num_pairs))
         return self._tasks
 
+    def by_relation(self, relation: Tensor, num_relations: int) -> RelationPairs | None:
+        """The pairs grouped by the graph's relations, kept; None inside torch.compile where nobody has asked before."""
+        if self._by_relation is None and not torch.compiler.is_compiling() and type(self.ptr) is Tensor:
+            self._by_relation = keep(lambda: pairs_by_relation(self.layout, relation, num_relations))
+        return self._by_relation
+
+    @property
+    def spans(self) -> Spans | None:
+        """What tiles would walk along the runs, measured once; None without runs, or where torch.compile asks first."""
+        runs = self.runs
+        if self._spans is None and runs is not None:
+            if torch.compiler.is_compiling() or type(self.ptr) is not Tensor:
+                return None
+            self._spans = keep(lambda: measure_spans(runs, self.num_pairs))
+        return self._spans
+
     def _tile(self) -> Tiles | None:
         if self.runs is not None:
             return make_tiles_of_runs(self.runs)
@@ -133,6 +152,7 @@ class Side:
             "runs": None if runs is None else (runs.ptr, runs.start, runs.stop),
             "layout": None if runs is not None else tuple(self.layout),
             "ptr": self._ptr,
+            "spans": None if self._spans is None else tuple(self._spans),
             "tiles": None if self._tiles is None else tuple(None if t is None else tuple(t) for t in self._tiles),
         }
 
@@ -145,7 +165,8 @@ class Side:
         runs = state["runs"]
         out.runs = None if runs is None else KeyRuns(runs[0], runs[1], runs[2], state["num_others"])
         out._layout = None if state["layout"] is None else Layout(*state["layout"])
+        out._spans = None if state["spans"] is None else Spans(*state["spans"])
         tiles = state["tiles"]
         out._tiles = None if tiles is None else (None if tiles[0] is None else Tiles(*tiles[0]),)
-        out._tasks = None
+        out._tasks = out._by_relation = None
         return out

@@ -75,15 +75,11 @@ class RelationPairs(NamedTuple):
     """The pairs grouped by relation, in the order of the queries' rows within each.
 
     Attributes:
-        query: The query of each pair. Shape `[E]`, int64.
-        key: Its key. Shape `[E]`, int32 or int64.
-        edge_id: Its id. Shape `[E]`, int64.
+        ends: Query, key and id of each pair. Shape `[3, E]`, int64.
         tasks: The work list over the relations' pairs.
     """
 
-    query: Tensor
-    key: Tensor
-    edge_id: Tensor
+    ends: Tensor
     tasks: Tasks
 
 
@@ -98,13 +94,15 @@ def pairs_by_relation(layout: Layout, relation: Tensor, num_relations: int) -> R
     Example:
         >>> layout = Layout(torch.tensor([0, 1, 3]), torch.tensor([4, 0, 2]), None)
         >>> pairs = pairs_by_relation(layout, torch.tensor([1, 0, 1]), 2)
-        >>> pairs.query.tolist(), pairs.key.tolist(), pairs.edge_id.tolist()
-        ([1, 0, 1], [0, 4, 2], [1, 0, 2])
+        >>> pairs.ends
+        tensor([[1, 0, 1],
+                [0, 4, 2],
+                [1, 0, 2]])
     """
     ptr, key, edge_id = layout
     num_pairs = key.shape[0]
     edge_id = torch.arange(num_pairs, device=key.device) if edge_id is None else edge_id.long()
     kind, order = relation.index_select(0, edge_id).sort(stable=True)
     first = torch.searchsorted(kind.contiguous(), torch.arange(num_relations + 1, device=key.device).to(kind.dtype))
-    query = expand_rows(ptr, num_pairs)
-    return RelationPairs(query[order], key[order], edge_id[order], make_tasks(first, num_pairs))
+    ends = torch.stack((expand_rows(ptr, num_pairs), key.long(), edge_id))
+    return RelationPairs(ends[:, order], make_tasks(first, num_pairs))

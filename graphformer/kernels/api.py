@@ -114,7 +114,8 @@ def attend(
     )
     if watch.open_lists:
         watch.note(tensors, graph, options)
-    name = choose(_case(tensors, graph, options), backend)
+    case = _case(tensors, graph, options)
+    name = choose(case, backend)
     if callable(options.score):
         with torch.autocast(query.device.type, enabled=False):
             return formula.attend(tensors, Rows(*graph.by_query, graph.relation), options)
@@ -122,7 +123,7 @@ def attend(
         return sdpa.attend(tensors, graph, options)
     # Inside a transform a tensor does not know whether a gradient is taken outside of it.
     has_grad = any(t is not None and t.requires_grad for t in tensors) or is_transformed()
-    rows = BACKENDS[name].rows(graph, tensors, options, by_key=torch.is_grad_enabled() and has_grad)
+    rows = BACKENDS[name].rows(graph, case, by_key=torch.is_grad_enabled() and has_grad)
     return call(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
     )
@@ -217,7 +218,7 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         reasons = why_not(name, case)
         verdict = f"cannot: {'; '.join(reasons)}" if reasons else "runs"
         line = f"{name}: {verdict}" + (' (chosen by "auto")' if name == chosen else "")
-        told = "" if reasons else BACKENDS[name].tell(graph, tensors, options)
+        told = "" if reasons else BACKENDS[name].tell(graph, case)
         line += f"; {told}" if told else ""
         lines.append(line)
     return "\n".join(lines)

@@ -116,9 +116,9 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     return forward * case.real_bytes, backward * case.real_bytes + shift
 
 
-def rows(graph: AttentionGraph, tensors: Tensors, options: Options, *, by_key: bool) -> Rows:
+def rows(graph: AttentionGraph, case: Case, *, by_key: bool) -> Rows:
     """What of a graph the loops take: its rows and tiles by query and, for gradients, by key."""
-    with_tiles = not _sums_by_pair(tensors, options)
+    with_tiles = not _sums_by_pair(case)
     query, key = graph.query_side, graph.key_side if by_key else None
     ptr, key_index, edge_id = _listed(query)
     key_ptr, query_index, key_edge_id = _listed(key)
@@ -132,16 +132,16 @@ def rows(graph: AttentionGraph, tensors: Tensors, options: Options, *, by_key: b
     )
 
 
-def tell(graph: AttentionGraph, tensors: Tensors, options: Options) -> str:
+def tell(graph: AttentionGraph, case: Case) -> str:
     """Which loops run, in half a sentence."""
-    if _sums_by_pair(tensors, options):
+    if _sums_by_pair(case):
         return "rows serve all queries, as edge features enter the score pair by pair"
     return serve(graph.tiles_by_query, graph.query_side.ptr).tell(graph.device)
 
 
-def _sums_by_pair(tensors: Tensors, options: Options) -> bool:
+def _sums_by_pair(case: Case) -> bool:
     """Whether edge features enter an additive score, pair by pair: tiles gain nothing then, and take longer."""
-    return options.score != "dot" and tensors.edge_key is not None
+    return case.score != "dot" and "edge_key" in case.terms
 
 
 def _listed(side: Side | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

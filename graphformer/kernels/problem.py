@@ -113,6 +113,7 @@ class Rows(NamedTuple):
     key_run_ptr: Tensor | None = None  # [M + 1] int64
     key_run_start: Tensor | None = None
     key_run_stop: Tensor | None = None
+    tile_height: Tensor | None = None  # [rows of a tile, 0], there for its shape; where tiles walk the runs
     # work lists, as in graphs/tasks.py: of the rows by query and by key, and of the pairs grouped by relation
     query_pieces: Tensor | None = None
     query_long: Tensor | None = None
@@ -122,9 +123,7 @@ class Rows(NamedTuple):
     key_long: Tensor | None = None
     key_short: Tensor | None = None
     key_splits: Tensor | None = None
-    relation_query_index: Tensor | None = None
-    relation_key_index: Tensor | None = None
-    relation_edge_id: Tensor | None = None
+    relation_pairs: Tensor | None = None  # [3, E] int64: query, key and id
     relation_pieces: Tensor | None = None
     relation_long: Tensor | None = None
     relation_short: Tensor | None = None

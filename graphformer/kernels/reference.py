@@ -44,12 +44,12 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     return forward + rows * real + listed, backward + rows * real + listed
 
 
-def rows(graph: AttentionGraph, tensors: Tensors, options: Options, *, by_key: bool) -> Rows:
+def rows(graph: AttentionGraph, case: Case, *, by_key: bool) -> Rows:
     """What of a graph this backend takes."""
     return Rows(*graph.by_query, graph.relation)
 
 
-def tell(graph: AttentionGraph, tensors: Tensors, options: Options) -> str:
+def tell(graph: AttentionGraph, case: Case) -> str:
     """Which loops run: there is one."""
     return ""
 

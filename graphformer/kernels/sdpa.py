@@ -40,7 +40,7 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     return 4 * rows, 8 * rows
 
 
-def tell(graph: AttentionGraph, tensors: Tensors, options: Options) -> str:
+def tell(graph: AttentionGraph, case: Case) -> str:
     """Which loops run: torch decides."""
     return ""
 

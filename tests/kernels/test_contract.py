@@ -241,7 +241,7 @@ def _operator_arguments(backend: str) -> tuple[object, ...]:
     attr, edge_key = torch.randn(E, 2, requires_grad=True), torch.randn(2, H, D, requires_grad=True)
     tensors = Tensors(q, k, v, bias=bias, edge_attr=attr, edge_key=edge_key)
     options = Options("dot", 0.0, "softmax", 0.5, 0.1, torch.tensor(3))
-    rows = api.BACKENDS["native"].rows(graph, tensors, options, by_key=True)
+    rows = api.BACKENDS[backend].rows(graph, api._case(tensors, graph, options), by_key=True)
     return (*tensors, *rows, options.seed, *options[:-1], backend)
 
 

@@ -1,4 +1,4 @@
-"""The `triton` backend: kernels for NVIDIA GPUs, over listed pairs row by row.
+"""The `triton` backend: kernels for NVIDIA GPUs, over listed pairs row by row, and over runs tile by tile.
 
 Importing this package does not import Triton, which torch's CUDA wheels bring along: that happens at the first call.
 With the environment variable TRITON_INTERPRET=1 Triton's interpreter runs the kernels on the CPU, for tests.
@@ -18,6 +18,7 @@ from graphformer.kernels.problem import Case, Options, Rows, Tensors
 
 if TYPE_CHECKING:
     from graphformer.graphs import AttentionGraph
+    from graphformer.graphs.tasks import Tasks
 
 _OLDEST = (8, 0)  # compute capability
 
@@ -52,7 +53,7 @@ def _is_installed() -> bool:
 def extra_bytes(case: Case) -> tuple[int, int]:
     """Bytes of the tensors that forward and backward hold at their peaks, beside their arguments and results.
 
-    What the pieces of split rows leave, at most one vector a LONGEST / 2 pairs, is not counted.
+    Those of listed pairs, which are the more. What the pieces of split rows leave is not counted.
     """
     dot, edge_key, edge_value = case.score == "dot", "edge_key" in case.terms, "edge_value" in case.terms
     rows = case.num_queries * case.heads
@@ -67,31 +68,25 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     return forward * case.real_bytes, backward * case.real_bytes
 
 
-def rows(graph: AttentionGraph, tensors: Tensors, options: Options, *, by_key: bool) -> Rows:
+def rows(graph: AttentionGraph, case: Case, *, by_key: bool) -> Rows:
     """What of a graph the kernels take; `by_key` says whether gradients will be asked for."""
-    ptr, key_index, edge_id = graph.by_query
-    found = Rows(ptr, key_index, edge_id, graph.relation)
-    tasks = graph.query_side.tasks
-    if tasks is not None:
-        found = found._replace(**{f"query_{name}": entries for name, entries in tasks._asdict().items()})
-    if not by_key:
-        return found
-    key_ptr, query_index, key_edge_id = graph.by_key
-    found = found._replace(key_ptr=key_ptr, query_index=query_index, key_edge_id=key_edge_id)
-    tasks = graph.key_side.tasks
-    if tasks is not None:
-        found = found._replace(**{f"key_{name}": entries for name, entries in tasks._asdict().items()})
-    tables = (tensors.relation_bias, tensors.relation_key, tensors.relation_value)
-    pairs = graph.pairs_by_relation if any(table is not None for table in tables) else None
-    if pairs is None:
-        return found
-    found = found._replace(relation_query_index=pairs.query, relation_key_index=pairs.key)
-    found = found._replace(relation_edge_id=pairs.edge_id)
-    return found._replace(**{f"relation_{name}": entries for name, entries in pairs.tasks._asdict().items()})
+    height = _tile_height(graph, case, by_key=by_key)
+    if height is None:
+        return _listed(graph, case, by_key=by_key)
+    ptr = graph.query_side.ptr
+    found = Rows(ptr, None, None, graph.relation, tile_height=ptr.new_empty(height, 0))
+    for name, side in (("query", graph.query_side), ("key", graph.key_side if by_key else None)):
+        if side is not None and side.runs is not None:
+            runs = {"ptr": side.runs.ptr, "start": side.runs.start, "stop": side.runs.stop}
+            found = found._replace(**{f"{name}_run_{part}": tensor for part, tensor in runs.items()})
+    return found
 
 
-def tell(graph: AttentionGraph, tensors: Tensors, options: Options) -> str:
+def tell(graph: AttentionGraph, case: Case) -> str:
     """Which loops run, in half a sentence."""
+    height = _tile_height(graph, case, by_key=True)
+    if height is not None:
+        return f"tiles of {height} rows serve all queries"
     tasks = graph.query_side.tasks
     if tasks is None:
         return ""
@@ -99,17 +94,52 @@ def tell(graph: AttentionGraph, tensors: Tensors, options: Options) -> str:
     return f"{short} short rows share programs, {long} have one each, {splits} are split into {pieces} pieces"
 
 
+def _tile_height(graph: AttentionGraph, case: Case, *, by_key: bool) -> int | None:
+    """How tall the tiles are that serve a case; None where rows do."""
+    from graphformer.kernels.triton import tiles
+
+    by_query = graph.query_side.spans
+    others = graph.key_side.spans if by_key and by_query is not None else by_query
+    if by_query is None or others is None or not tiles.serves(case, by_query, others):
+        return None
+    return tiles.height_of(by_query, others)
+
+
+def _listed(graph: AttentionGraph, case: Case, *, by_key: bool) -> Rows:
+    ptr, key_index, edge_id = graph.by_query
+    found = _with_tasks(Rows(ptr, key_index, edge_id, graph.relation), "query", graph.query_side.tasks)
+    if not by_key:
+        return found
+    key_ptr, query_index, key_edge_id = graph.by_key
+    found = found._replace(key_ptr=key_ptr, query_index=query_index, key_edge_id=key_edge_id)
+    found = _with_tasks(found, "key", graph.key_side.tasks)
+    has_tables = {"relation_bias", "relation_key", "relation_value"} & set(case.terms)
+    if graph.relation is None or not has_tables:
+        return found
+    pairs = graph.query_side.by_relation(graph.relation, graph.num_relations)
+    return found if pairs is None else _with_tasks(found._replace(relation_pairs=pairs.ends), "relation", pairs.tasks)
+
+
+def _with_tasks(rows: Rows, name: str, tasks: Tasks | None) -> Rows:
+    return rows if tasks is None else rows._replace(**{f"{name}_{part}": t for part, t in tasks._asdict().items()})
+
+
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:
     """out [N, H, V] in the query's dtype, and the row statistic [N, H] in the compute dtype."""
-    from graphformer.kernels.triton import row_launch as loops
+    from graphformer.kernels.triton import row_launch, tiles
 
-    return loops.forward(tensors, rows, options)
+    if rows.tile_height is not None:
+        return tiles.forward(tensors, rows, options, rows.tile_height.shape[0])
+    return row_launch.forward(tensors, rows, options)
 
 
 def backward(
     grad_out: Tensor, out: Tensor, statistic: Tensor, tensors: Tensors, rows: Rows, options: Options, needs: Tensors
 ) -> Tensors:
     """The gradients that `needs` asks for (None for the others), each in its tensor's dtype."""
-    from graphformer.kernels.triton import row_launch as loops
+    from graphformer.kernels.triton import row_launch, tiles
 
-    return loops.backward(grad_out, out, statistic, tensors, rows, options, needs)
+    given = grad_out, out, statistic, tensors, rows, options, needs
+    if rows.tile_height is not None:
+        return tiles.backward(*given, rows.tile_height.shape[0])
+    return row_launch.backward(*given)

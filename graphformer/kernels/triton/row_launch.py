@@ -305,15 +305,16 @@ def _key_tasks(rows: Rows) -> Tasks:
     return _held(held) or make_tasks(rows.key_ptr, count_pairs(rows))
 
 
-def _relation_lists(rows: Rows, num_relations: int) -> tuple[dict[str, Tensor | None], Tasks]:
+def _relation_lists(rows: Rows, num_relations: int) -> tuple[dict[str, Tensor], Tasks]:
     """Each relation's pairs, as the pass by key takes its pairs, and their work list."""
-    lists: tuple[Tensor | None, ...] = rows.relation_query_index, rows.relation_key_index, rows.relation_edge_id
+    ends = rows.relation_pairs
     tasks = _held((rows.relation_pieces, rows.relation_long, rows.relation_short, rows.relation_splits))
-    if tasks is None:
+    if ends is None or tasks is None:
         assert rows.key_index is not None
         assert rows.relation is not None
-        *lists, tasks = pairs_by_relation(Layout(rows.ptr, rows.key_index, rows.edge_id), rows.relation, num_relations)  # type: ignore[assignment]  # noqa: E501
-    return dict(zip(("query_index", "key_index", "edge_id"), lists, strict=True)), tasks
+        layout = Layout(rows.ptr, rows.key_index, rows.edge_id)
+        ends, tasks = pairs_by_relation(layout, rows.relation, num_relations)
+    return dict(zip(("query_index", "key_index", "edge_id"), ends, strict=True)), tasks
 
 
 def _held(lists: tuple[Tensor | None, ...]) -> Tasks | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backends import BACKENDS
 from torch import Tensor
 
 import graphformer as gf
@@ -13,7 +12,7 @@ from graphformer.graphs import tasks as work_lists
 from graphformer.graphs.tasks import make_tasks
 from graphformer.testing import assert_close, random_graph
 
-pytestmark = pytest.mark.skipif(BACKENDS != ["triton"], reason="runs in a process of its own")
+pytestmark = pytest.mark.interpreted
 
 H, D, V, F, R = 2, 3, 5, 2, 3
 SHORT, LONGEST = 4, 20  # small, so that small graphs have rows of every length
