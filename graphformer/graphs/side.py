@@ -48,7 +48,7 @@ class Side:
         self._tiles: tuple[Tiles | None] | None = None  # in a tuple, once made
         self._tasks: Tasks | None = None
         self._spans: Spans | None = None
-        self._by_relation: RelationPairs | None = None
+        self._by_relation: tuple[Tensor, RelationPairs] | None = None  # and the relations that they are grouped by
 
     @property
     def ptr(self) -> Tensor:
@@ -103,10 +103,15 @@ class Side:
         return self._tasks
 
     def by_relation(self, relation: Tensor, num_relations: int) -> RelationPairs | None:
-        """The pairs grouped by the graph's relations, kept; None inside torch.compile where nobody has asked before."""
-        if self._by_relation is None and not torch.compiler.is_compiling() and type(self.ptr) is Tensor:
-            self._by_relation = keep(lambda: pairs_by_relation(self.layout, relation, num_relations))
-        return self._by_relation
+        """The pairs grouped by relation, kept; None inside torch.compile where nobody has asked before."""
+        held = self._by_relation
+        if held is not None and held[0] is relation:
+            return held[1]
+        if torch.compiler.is_compiling() or type(self.ptr) is not Tensor:
+            return None
+        pairs = keep(lambda: pairs_by_relation(self.layout, relation, num_relations))
+        self._by_relation = relation, pairs
+        return pairs
 
     @property
     def spans(self) -> Spans | None:
@@ -168,5 +173,6 @@ class Side:
         out._spans = None if state["spans"] is None else Spans(*state["spans"])
         tiles = state["tiles"]
         out._tiles = None if tiles is None else (None if tiles[0] is None else Tiles(*tiles[0]),)
-        out._tasks = out._by_relation = None
+        out._tasks = None
+        out._by_relation = None
         return out
