@@ -20,7 +20,7 @@ def numbers(run: Run, gradients: bool) -> dict[str, Tensor]:
     return run.common({"out": out.detach(), **dict(zip(run.leaves, grads, strict=True))})
 
 
-def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+def complaint(found: dict[str, Tensor], expected: dict[str, Tensor], terms: int = _FEW_DOZEN) -> str:
     """What is wrong with a provider's numbers; empty if nothing is.
 
     The tolerance table of graphformer.testing speaks of a few dozen terms of order one. A gradient that is summed over
@@ -30,6 +30,7 @@ def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
     Args:
         found: By the common names. May lack gradients where the provider has no backward.
         expected: The oracle's.
+        terms: Pairs of the longest row, where these are more than a few dozen: rounding grows with their square root.
     """
     for name, tensor in found.items():
         if name not in expected:
@@ -41,7 +42,7 @@ def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
             if not tensor.equal(want):
                 return f"{name}: {int((tensor != want).sum())} of {want.numel()} integers differ"
             continue
-        scale = max(1.0, float(want.double().square().mean().sqrt()))
+        scale = max(1.0, float(want.double().square().mean().sqrt()), math.sqrt(terms / _FEW_DOZEN))
         if len(tensor) != len(expected["out"]):
             scale = max(scale, math.sqrt(len(expected["out"]) / _FEW_DOZEN))
         try:

@@ -1,0 +1,108 @@
+"""The gate before everything: each loop of our kernels on small graphs against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from benchmarks import gate
+from benchmarks.case import BOTH, FIRST, Attention, Case
+from benchmarks.gpu import inputs
+from benchmarks.gpu.device import seconds_of
+from benchmarks.providers import PROVIDERS
+from benchmarks.record import Row
+from benchmarks.runner import one_line, row_of
+from graphformer import patterns
+from graphformer.graphs import AttentionGraph
+
+_HEADS, _WIDTH = 3, 24  # no powers of two, so that all is masked; the cases, whose first call is timed, have others
+_HUB = 2500  # pairs of one row, above what any loop takes in one piece
+_FEW = 32  # pairs that the table of tolerances speaks of
+_FLOATS = ("query", "key", "value", "grad_out", "edge_attr", "edge_map")
+
+
+def _short_rows(device: str) -> AttentionGraph:
+    """None to four keys a query, unsorted, with repeated pairs."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.arange(61).repeat_interleave(torch.arange(61) % 5)
+    key = torch.randint(67, query.shape, generator=generator)
+    order = torch.randperm(len(query), generator=generator)
+    return _graph(key[order], query[order], (67, 61), device)
+
+
+def _rows(device: str) -> AttentionGraph:
+    """About 40 keys a query."""
+    generator = torch.Generator().manual_seed(1)
+    key, query = torch.randint(37, (2, 37 * 40), generator=generator)
+    return _graph(key, query, (37, 37), device)
+
+
+def _hubs(device: str) -> AttentionGraph:
+    """One query and one key with most of the pairs, so that both passes meet a long row."""
+    generator = torch.Generator().manual_seed(2)
+    others = torch.randint(31, (2, _HUB), generator=generator)
+    hub = torch.full((_HUB,), 7)
+    return _graph(torch.cat((others[0], hub)), torch.cat((hub, others[1])), (31, 31), device)
+
+
+def _graph(key: torch.Tensor, query: torch.Tensor, size: tuple[int, int], device: str) -> AttentionGraph:
+    return AttentionGraph.from_edge_index(torch.stack((key, query)).to(device), size=size)
+
+
+def _runs(device: str) -> AttentionGraph:
+    """A window over sets of several lengths, held as runs."""
+    return patterns.Window(19).on(torch.tensor([101, 3, 64], device=device))
+
+
+LOOPS: dict[str, Callable[[str], AttentionGraph]] = {
+    "packed rows": _short_rows,
+    "rows": _rows,
+    "hub split": _hubs,
+    "tiles": _runs,
+}
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def cases(device: str, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Iterator[Case]:
+    """A case for each loop and dtype, and one with edge features."""
+    for name, make in LOOPS.items():
+        for dtype in dtypes:
+            kind = str(dtype).removeprefix("torch.")
+            yield _case(f"{name}, {kind}", make, dtype, 0, device)
+    yield _case(f"rows with edge features, {kind}", _rows, dtype, 5, device)
+
+
+def _case(name: str, make: Callable[[str], AttentionGraph], dtype: torch.dtype, edge_dim: int, device: str) -> Case:
+    def build() -> Attention:
+        return inputs.attention(lambda: make(device), _HEADS, _WIDTH, dtype, edge_dim=edge_dim)
+
+    return Case("gate", name, build, (FIRST,), ("triton",), f"H={_HEADS}, D={_WIDTH}", device=device)
+
+
+def judge(case: Case) -> Row:
+    """The row of a gate's case: right, with the seconds of its first call; wrong; or failed."""
+    provider = PROVIDERS["triton"]
+    taken: list[float] | None = None
+    verdict = provider.why_not(case, BOTH)
+    if verdict:
+        verdict = f"failed: {verdict}"
+    else:
+        try:
+            verdict, taken = _compare(case)
+        except Exception as error:  # noqa: BLE001 - it becomes the row
+            verdict = f"failed: {type(error).__name__}: {one_line(error)}"
+    return row_of(case, FIRST, provider, {provider.name: verdict}, taken)
+
+
+def _compare(case: Case) -> tuple[str, list[float]]:
+    """What float64 has against our loop, and how long its first call took."""
+    made = case.make()
+    wide = {name: tensor.double() for name in _FLOATS if (tensor := getattr(made, name)) is not None}
+    expected = gate.numbers(PROVIDERS["reference"].prepare(case, replace(made, **wide)), True)
+    expected = {name: tensor.to(made.query.dtype) for name, tensor in expected.items()}
+    run = PROVIDERS["triton"].prepare(case, made)
+    took, found = seconds_of(lambda: gate.numbers(run, True), case.device)
+    wrong = gate.complaint(found, expected, max(_FEW, int(made.graph.degree.max())))
+    return f"wrong: {wrong}" if wrong else "", [took]

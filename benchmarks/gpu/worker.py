@@ -1,0 +1,240 @@
+"""The process that measures: ``python -m benchmarks.gpu.worker SETTINGS``, started by :mod:`benchmarks.gpu.command`.
+
+It tells what it does as lines of JSON on its standard output; whatever others print goes to standard error. It ends
+with status 3 after an error that the device does not recover from, and is then started again for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from benchmarks import gate
+from benchmarks.case import BOTH, FIRST, MEMORY, CannotRun, Case, Provider, Run
+from benchmarks.gpu import device as gpu
+from benchmarks.gpu import loops
+from benchmarks.gpu.cases import all_cases
+from benchmarks.measure import Peaks, bound_seconds
+from benchmarks.providers import OURS, PROVIDERS
+from benchmarks.record import Row
+from benchmarks.runner import line_of, one_line, row_of
+
+BROKEN = 3  # the exit status
+_FAR = 0.1  # a rival whose result is off by more computes something else
+_LEAST_LEFT_S = 12.0  # no provider is begun with less
+
+
+class Worker:
+    """Runs the cases that are left, within what is left of the time."""
+
+    def __init__(self, settings: dict[str, Any], channel: TextIO) -> None:
+        self.device: str = settings["device"]
+        self.is_tiny: bool = settings["is_tiny"]
+        self.repeats: int = settings["repeats"]
+        self.ends_at: float = settings["ends_at"]
+        self.done: list[str] = settings["done"]
+        self.without: dict[str, str] = settings["without"]
+        self.peaks = Peaks(*settings["peaks"]) if settings["peaks"] else None
+        self.channel = channel
+
+    def tell(self, **event: Any) -> None:
+        """A line for the process that started this one."""
+        print(json.dumps(event), file=self.channel, flush=True)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the limit."""
+        return self.ends_at - time.time()
+
+    def run(self) -> None:
+        """Gate, peaks, cases."""
+        if self.peaks is None:
+            self.tell(machine=gpu.describe(self.device))
+        dtypes = (torch.float32, torch.float16) if self.is_tiny else loops.DTYPES
+        for case in loops.cases(self.device, dtypes):
+            if case.key not in self.done:
+                self.tell(now=[case.key, "triton"])
+                known = self.without.get(f"{case.key} triton")
+                provider = PROVIDERS["triton"]
+                row = row_of(case, FIRST, provider, {"triton": known}, None) if known else loops.judge(case)
+                self._told(case, [row])
+        if self.peaks is None:
+            self.tell(now=["peaks", ""])
+            self.peaks = gpu.measure_peaks(self.device, self.is_tiny)
+            self.tell(peaks=self.peaks._asdict())
+        for case in all_cases(self.device, self.is_tiny):
+            if case.key not in self.done:
+                self._told(case, self._run_case(case))
+                gpu.forget()
+
+    def _told(self, case: Case, rows: list[Row]) -> None:
+        for row in rows:
+            if row.status != "not run":
+                _log(line_of(row))
+        self.tell(done=case.key, rows=[asdict(row) for row in rows])
+
+    def _run_case(self, case: Case) -> list[Row]:
+        providers = [PROVIDERS[name] for name in case.providers]
+        if self.left_s < case.needs_s and not self.is_tiny:
+            why = f"not run: {self.left_s:.0f} s were left of the limit, and it takes {case.needs_s:.0f} s or more"
+            return self._rows(case, providers, {provider.name: why for provider in providers}, {})
+        _log(f"{case.key}: {case.sizes}")
+        self.tell(now=[case.key, "inputs"])
+        known = self.without.get(f"{case.key} inputs")
+        try:
+            if known:
+                raise RuntimeError(known.partition(": ")[2])
+            inputs = case.make()
+            oracle = PROVIDERS[case.oracle].prepare(case, inputs)
+            expected = gate.numbers(oracle, True)
+            del oracle
+        except Exception as error:  # noqa: BLE001 - it becomes the case's rows
+            self._unless_broken(case, "inputs", error)
+            why = f"failed: without inputs and oracle: {type(error).__name__}: {one_line(error)}"
+            return self._rows(case, providers, {provider.name: why for provider in providers}, {})
+        verdicts: dict[str, str] = {}
+        runs: dict[str, Run] = {}
+        firsts: dict[str, list[float]] = {}
+        for provider in providers:
+            verdicts[provider.name] = self._prepare(case, provider, inputs, expected, runs, firsts)
+        del expected
+        samples = {measured: self._samples(case, measured, runs, verdicts, firsts) for measured in case.measures}
+        return self._rows(case, providers, verdicts, samples, {name: run.note for name, run in runs.items()})
+
+    def _prepare(
+        self,
+        case: Case,
+        provider: Provider,
+        inputs: Any,
+        expected: dict[str, Tensor],
+        runs: dict[str, Run],
+        firsts: dict[str, list[float]],
+    ) -> str:
+        """Make a provider ready, time its first call and judge it. Gives what stands against it, empty if nothing."""
+        name = provider.name
+        known = self.without.get(f"{case.key} {name}")
+        if known or all(provider.why_not(case, measured) for measured in case.measures):
+            return known or ""
+        if self.left_s < _LEAST_LEFT_S and not self.is_tiny:
+            return f"not run: {self.left_s:.0f} s were left of the limit"
+        self.tell(now=[case.key, name])
+        _log(f"  {name}")
+        try:
+            run = provider.prepare(case, inputs)
+            took, found = gpu.seconds_of(lambda: gate.numbers(run, not provider.why_not(case, BOTH)), case.device)
+            verdict, note = _judge(provider, found, expected)
+            run.note = "; ".join(part for part in (run.note, note) if part)
+            runs[name], firsts[name] = run, [took]
+        except CannotRun as reason:
+            return f"not run: {reason}"
+        except Exception as error:  # noqa: BLE001 - it becomes the provider's row
+            return self._unless_broken(case, name, error)
+        return verdict
+
+    def _samples(
+        self, case: Case, measured: str, runs: dict[str, Run], verdicts: dict[str, str], firsts: dict[str, list[float]]
+    ) -> dict[str, list[float] | str]:
+        able = {
+            name: run
+            for name, run in runs.items()
+            if not verdicts[name] and not PROVIDERS[name].why_not(case, measured) and _is_asked(case, measured, name)
+        }
+        if measured == FIRST:
+            return {name: firsts[name] for name in able}
+        if measured == MEMORY and self.device == "cpu":
+            return dict.fromkeys(able, "not run: the device's memory is asked")
+        actions, out = {}, dict[str, list[float] | str]()
+        for name, run in able.items():
+            self.tell(now=[case.key, name])
+            try:
+                if measured == MEMORY:
+                    heaviest = BOTH if BOTH in case.measures else case.measures[0]
+                    out[name] = [float(gpu.extra_bytes(run.action(heaviest)))]
+                else:
+                    gpu.seconds_of(run.action(measured), self.device)
+                    actions[name] = run.action(measured)
+            except Exception as error:  # noqa: BLE001 - it becomes the provider's row
+                out[name] = self._unless_broken(case, name, error)
+        budget = max(1.0, min(4.0, self.left_s / 10))
+        return out | gpu.in_rounds(actions, self.repeats, budget, self.device)
+
+    def _rows(
+        self,
+        case: Case,
+        providers: list[Provider],
+        verdicts: dict[str, str],
+        samples: dict[str, dict[str, list[float] | str]],
+        notes: dict[str, str] | None = None,
+    ) -> list[Row]:
+        out = []
+        for measured in case.measures:
+            bound = bound_seconds(case.work[measured], self.peaks) if measured in case.work and self.peaks else None
+            for provider in providers:
+                if _is_asked(case, measured, provider.name):
+                    taken = samples.get(measured, {}).get(provider.name)
+                    row = row_of(case, measured, provider, verdicts, taken)
+                    row.bound_s, row.note = bound, (notes or {}).get(provider.name, "")
+                    out.append(row)
+        return out
+
+    def _unless_broken(self, case: Case, name: str, error: Exception) -> str:
+        """What the row says of an error. Ends the process where the device does not work any more."""
+        if isinstance(error, torch.OutOfMemoryError):
+            gpu.forget()
+            return f"not run: out of memory: {one_line(error).partition('. GPU')[0]}"
+        said = f"failed: {type(error).__name__}: {one_line(error)}"
+        try:
+            gpu.synchronize(self.device)
+        except RuntimeError:
+            self.tell(broken=[case.key, name, said])
+            os._exit(BROKEN)
+        return said
+
+
+def _is_asked(case: Case, measured: str, name: str) -> bool:
+    return name in OURS or measured not in case.ours_only
+
+
+def _judge(provider: Provider, found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[str, str]:
+    """(what stands against a provider, what the reader should know).
+
+    Ours are held to the table of tolerances. A rival may sum in half precision: it is wrong where it computes something
+    else, and otherwise its error is told.
+    """
+    if provider.leaves_out:
+        return "", ""
+    wrong = gate.complaint(found, expected)
+    if provider.name in OURS or not wrong:
+        return f"wrong: {wrong}" if wrong else "", ""
+    shared = [name for name in found if name in expected and found[name].shape == expected[name].shape]
+    errors = {name: _relative_error(found[name], expected[name]) for name in shared}
+    worst = max(errors, key=lambda name: errors[name], default="")
+    if len(shared) < len(found) or not errors[worst] < _FAR:
+        return f"wrong: {wrong}", ""
+    return "", f"its {worst} is off by {errors[worst]:.1e} of its norm"
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found.float() - expected.float()).norm() / expected.float().norm())
+
+
+def _log(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measure as the settings say."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what others print shall not be read as ours
+    Worker(json.loads(sys.argv[1]), channel).run()
+
+
+if __name__ == "__main__":
+    main()
