@@ -13,6 +13,7 @@ from graphformer.graphs import block_mask, convert, describe, draw, export
 from graphformer.graphs.layout import Layout, expand_rows
 from graphformer.graphs.runs import KeyRuns
 from graphformer.graphs.side import Side
+from graphformer.graphs.tasks import RelationPairs, pairs_by_relation
 from graphformer.graphs.tiles import Tiles
 from graphformer.graphs.union import unite
 
@@ -55,6 +56,7 @@ class AttentionGraph:
         self._num_queries = self._by_query.num_rows
         self._num_keys = num_keys
         self._relation = relation
+        self._pairs_by_relation: RelationPairs | None = None
         self._num_relations = num_relations
         self._own_edge = own_edge
         self._num_own_edges = num_own_edges
@@ -300,6 +302,17 @@ class AttentionGraph:
         """Windows of 32 keys with the queries that they share; otherwise as :attr:`tiles_by_query`."""
         return self.key_side.tiles
 
+    @property
+    def pairs_by_relation(self) -> RelationPairs | None:
+        """The pairs grouped by relation, which kernels on a GPU sum relation tables' gradients by.
+
+        Made when first asked for and kept; None without relations, and inside torch.compile where nobody asked before.
+        """
+        if self._pairs_by_relation is None and self._relation is not None and not torch.compiler.is_compiling():
+            given = self.by_query, self._relation, self._num_relations
+            self._pairs_by_relation = keep(lambda: pairs_by_relation(*given))
+        return self._pairs_by_relation
+
     def prepare(self) -> AttentionGraph:
         """Make what a kernel otherwise makes when first called: the keys' side and the tiles. Returns the graph itself.
 
@@ -350,7 +363,8 @@ class AttentionGraph:
 
     def __getstate__(self) -> dict[str, Any]:
         by_key = None if self._by_key is None else self._by_key.state()
-        return dict(self.__dict__, _edge_index=None, _by_query=self._by_query.state(), _by_key=by_key)
+        made = dict.fromkeys(("_edge_index", "_pairs_by_relation"))
+        return {**self.__dict__, **made, "_by_query": self._by_query.state(), "_by_key": by_key}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -11,6 +11,7 @@ from torch import Tensor
 from graphformer._transforms import keep
 from graphformer.graphs.layout import Layout, transpose_layout
 from graphformer.graphs.runs import KeyRuns
+from graphformer.graphs.tasks import Tasks, make_tasks
 from graphformer.graphs.tiles import Tiles, make_tiles, make_tiles_of_runs
 
 
@@ -44,6 +45,7 @@ class Side:
         self._ptr = None if runs is None else runs.pair_ptr
         self.num_pairs = self.layout.index.shape[0] if runs is None else runs.num_pairs
         self._tiles: tuple[Tiles | None] | None = None  # in a tuple, once made
+        self._tasks: Tasks | None = None
 
     @property
     def ptr(self) -> Tensor:
@@ -84,6 +86,13 @@ class Side:
                 return None
             self._tiles = (keep(self._tile),)
         return self._tiles[0]
+
+    @property
+    def tasks(self) -> Tasks | None:
+        """The work list of kernels on a GPU; None inside torch.compile where nobody has asked before."""
+        if self._tasks is None and not torch.compiler.is_compiling() and type(self.ptr) is Tensor:
+            self._tasks = keep(lambda: make_tasks(self.ptr, self.num_pairs))
+        return self._tasks
 
     def _tile(self) -> Tiles | None:
         if self.runs is not None:
@@ -133,4 +142,5 @@ class Side:
         out._layout = None if state["layout"] is None else Layout(*state["layout"])
         tiles = state["tiles"]
         out._tiles = None if tiles is None else (None if tiles[0] is None else Tiles(*tiles[0]),)
+        out._tasks = None
         return out

@@ -14,13 +14,11 @@ from graphformer._checks import refuse, require_choice
 from graphformer._errors import BackendError
 from graphformer._transforms import is_transformed
 from graphformer.graphs import AttentionGraph
-from graphformer.graphs.side import Side
-from graphformer.graphs.tiles import serve
-from graphformer.kernels import checks, formula, native, reference, watch
+from graphformer.kernels import checks, formula, native, reference, triton, watch
 from graphformer.kernels.ops import call
 from graphformer.kernels.problem import Additive, Case, Options, Rows, ScoreFunction, Tensors
 
-BACKENDS = {"native": native, "reference": reference}  # in the order in which "auto" tries them
+BACKENDS = {"native": native, "triton": triton, "reference": reference}  # in the order in which "auto" tries them
 
 
 def attend(
@@ -119,47 +117,12 @@ def attend(
     if callable(options.score):
         with torch.autocast(query.device.type, enabled=False):
             return formula.attend(tensors, Rows(*graph.by_query, graph.relation), options)
-    if name == "reference":  # which has no use for more
-        rows = Rows(*graph.by_query, graph.relation)
-    else:
-        # Inside a transform a tensor does not know whether a gradient is taken outside of it.
-        has_grad = any(t is not None and t.requires_grad for t in tensors) or is_transformed()
-        by_key = torch.is_grad_enabled() and has_grad
-        rows = rows_of(graph, by_key=by_key, with_tiles=not _sums_by_pair(tensors, options))
+    # Inside a transform a tensor does not know whether a gradient is taken outside of it.
+    has_grad = any(t is not None and t.requires_grad for t in tensors) or is_transformed()
+    rows = BACKENDS[name].rows(graph, tensors, options, by_key=torch.is_grad_enabled() and has_grad)
     return call(
         *tensors, *rows, options.seed, options.score, options.negative_slope, normalizer, options.scale, dropout, name
     )
-
-
-def _sums_by_pair(tensors: Tensors, options: Options) -> bool:
-    """Whether edge features enter an additive score, pair by pair: tiles gain nothing then, and take longer."""
-    return options.score != "dot" and tensors.edge_key is not None
-
-
-def rows_of(graph: AttentionGraph, by_key: bool, with_tiles: bool = True) -> Rows:
-    """What a graph hands to a kernel: its rows and tiles by query and, for gradients, by key."""
-    query, key = graph.query_side, graph.key_side if by_key else None
-    ptr, key_index, edge_id = _listed(query)
-    key_ptr, query_index, key_edge_id = _listed(key)
-    query_tile_ptr, query_tiles = (with_tiles and query.tiles) or (None, None)
-    key_tile_ptr, key_tiles = (with_tiles and key and key.tiles) or (None, None)
-    assert ptr is not None
-    return Rows(
-        *(ptr, key_index, edge_id, graph.relation, key_ptr, query_index, key_edge_id),
-        *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
-        *(*_runs(query), *_runs(key)),
-    )
-
-
-def _listed(side: Side | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    if side is None:
-        return None, None, None
-    return (side.ptr, None, None) if side.runs is not None else side.layout
-
-
-def _runs(side: Side | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    runs = None if side is None else side.runs
-    return (None, None, None) if runs is None else (runs.ptr, runs.start, runs.stop)
 
 
 def attention_weights(
@@ -249,11 +212,8 @@ def explain(query: Tensor, key: Tensor, value: Tensor, graph: AttentionGraph, **
         reasons = why_not(name, case)
         verdict = f"cannot: {'; '.join(reasons)}" if reasons else "runs"
         line = f"{name}: {verdict}" + (' (chosen by "auto")' if name == chosen else "")
-        if name == "native" and not reasons:
-            if _sums_by_pair(tensors, options):
-                line += "; rows serve all queries, as edge features enter the score pair by pair"
-            else:
-                line += f"; {serve(graph.tiles_by_query, graph.query_side.ptr).tell(graph.device)}"
+        told = "" if reasons else BACKENDS[name].tell(graph, tensors, options)
+        line += f"; {told}" if told else ""
         lines.append(line)
     return "\n".join(lines)
 

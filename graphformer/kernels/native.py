@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from graphformer import _library
+from graphformer.graphs import AttentionGraph
+from graphformer.graphs.side import Side
+from graphformer.graphs.tiles import serve
 from graphformer.kernels.problem import Case, Options, Rows, Tensors
 
 _INPUT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -111,6 +114,45 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     num_chunks = _num_chunks(case.num_queries, case.num_keys, case.num_edges, _most_chunks(sum(held.values())))
     backward += num_chunks * sum(size for name, size in held.items() if not (name == "edge_key" and dot))
     return forward * case.real_bytes, backward * case.real_bytes + shift
+
+
+def rows(graph: AttentionGraph, tensors: Tensors, options: Options, *, by_key: bool) -> Rows:
+    """What of a graph the loops take: its rows and tiles by query and, for gradients, by key."""
+    with_tiles = not _sums_by_pair(tensors, options)
+    query, key = graph.query_side, graph.key_side if by_key else None
+    ptr, key_index, edge_id = _listed(query)
+    key_ptr, query_index, key_edge_id = _listed(key)
+    query_tile_ptr, query_tiles = (with_tiles and query.tiles) or (None, None)
+    key_tile_ptr, key_tiles = (with_tiles and key and key.tiles) or (None, None)
+    assert ptr is not None
+    return Rows(
+        *(ptr, key_index, edge_id, graph.relation, key_ptr, query_index, key_edge_id),
+        *(query_tile_ptr, query_tiles, key_tile_ptr, key_tiles),
+        *(*_runs(query), *_runs(key)),
+    )
+
+
+def tell(graph: AttentionGraph, tensors: Tensors, options: Options) -> str:
+    """Which loops run, in half a sentence."""
+    if _sums_by_pair(tensors, options):
+        return "rows serve all queries, as edge features enter the score pair by pair"
+    return serve(graph.tiles_by_query, graph.query_side.ptr).tell(graph.device)
+
+
+def _sums_by_pair(tensors: Tensors, options: Options) -> bool:
+    """Whether edge features enter an additive score, pair by pair: tiles gain nothing then, and take longer."""
+    return options.score != "dot" and tensors.edge_key is not None
+
+
+def _listed(side: Side | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    if side is None:
+        return None, None, None
+    return (side.ptr, None, None) if side.runs is not None else side.layout
+
+
+def _runs(side: Side | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    runs = None if side is None else side.runs
+    return (None, None, None) if runs is None else (runs.ptr, runs.start, runs.stop)
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:

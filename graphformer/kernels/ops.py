@@ -20,7 +20,7 @@ from torch.nn import Parameter
 from graphformer._checks import refuse
 from graphformer._errors import UnsupportedError
 from graphformer._transforms import is_transformed
-from graphformer.kernels import formula, native, reference, tangent
+from graphformer.kernels import formula, native, reference, tangent, triton
 from graphformer.kernels.problem import Options, Rows, Tensors
 
 _NUM_TENSORS = len(Tensors._fields)
@@ -38,8 +38,8 @@ _PROBLEM = ", ".join(
 _BY_FIELD = ", ".join(["Tensor"] * _NUM_TENSORS)
 # torch keeps compiled programs on disk, over new versions of this package too, and finds them by the operators' names:
 # where what an operator takes or gives changes, so must this.
-_CONVENTION = 2
-_BACKENDS = {"native": native, "reference": reference}
+_CONVENTION = 3
+_BACKENDS = {"native": native, "triton": triton, "reference": reference}
 
 
 def call(*inputs: Any) -> Tensor:

@@ -112,6 +112,22 @@ class Rows(NamedTuple):
     key_run_ptr: Tensor | None = None  # [M + 1] int64
     key_run_start: Tensor | None = None
     key_run_stop: Tensor | None = None
+    # work lists, as in graphs/tasks.py: of the rows by query and by key, and of the pairs grouped by relation
+    query_pieces: Tensor | None = None
+    query_long: Tensor | None = None
+    query_short: Tensor | None = None
+    query_splits: Tensor | None = None
+    key_pieces: Tensor | None = None
+    key_long: Tensor | None = None
+    key_short: Tensor | None = None
+    key_splits: Tensor | None = None
+    relation_query_index: Tensor | None = None
+    relation_key_index: Tensor | None = None
+    relation_edge_id: Tensor | None = None
+    relation_pieces: Tensor | None = None
+    relation_long: Tensor | None = None
+    relation_short: Tensor | None = None
+    relation_splits: Tensor | None = None
 
     def listed(self, num_keys: int) -> Rows:
         """The same rows by query with every pair listed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from graphformer.graphs import AttentionGraph
 from graphformer.kernels import formula
 from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.gradients import Gradients
@@ -41,6 +42,16 @@ def extra_bytes(case: Case) -> tuple[int, int]:
     backward = max(5 * by_pair + ids + removed, 4 * by_pair + 2 * ids + removed + scores * chunk) + grads
     listed = 8 * case.num_queries + 4 * case.num_edges if case.num_runs else 0
     return forward + rows * real + listed, backward + rows * real + listed
+
+
+def rows(graph: AttentionGraph, tensors: Tensors, options: Options, *, by_key: bool) -> Rows:
+    """What of a graph this backend takes."""
+    return Rows(*graph.by_query, graph.relation)
+
+
+def tell(graph: AttentionGraph, tensors: Tensors, options: Options) -> str:
+    """Which loops run: there is one."""
+    return ""
 
 
 def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from graphformer import _library
 from graphformer.kernels import api, native
 from graphformer.kernels.dropout import keep_scale
 from graphformer.kernels.ops import attend_backward_op, attend_op
-from graphformer.kernels.problem import Case, Tensors
+from graphformer.kernels.problem import Case, Options, Tensors
 from graphformer.testing import assert_close, assert_matches_oracle, random_graph
 
 N, M, H, D, E = 5, 7, 2, 3, 24
@@ -238,9 +238,10 @@ def _operator_arguments(backend: str) -> tuple[object, ...]:
     q, k, v = (t.detach().float().requires_grad_() for t in nodes(graph))
     bias = torch.randn(E, H, requires_grad=True)
     attr, edge_key = torch.randn(E, 2, requires_grad=True), torch.randn(2, H, D, requires_grad=True)
-    tensors = (q, k, v, None, bias, None, None, None, attr, edge_key, None)
-    rows = api.rows_of(graph, by_key=True)
-    return (*tensors, *rows, torch.tensor(3), "dot", 0.0, "softmax", 0.5, 0.1, backend)
+    tensors = Tensors(q, k, v, bias=bias, edge_attr=attr, edge_key=edge_key)
+    options = Options("dot", 0.0, "softmax", 0.5, 0.1, torch.tensor(3))
+    rows = api.BACKENDS["native"].rows(graph, tensors, options, by_key=True)
+    return (*tensors, *rows, options.seed, *options[:-1], backend)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck reads it from copies that it makes

@@ -46,9 +46,10 @@ def attend_whole_sets(attn: torch.nn.MultiheadAttention, x: Tensor, batch: Tenso
     batch = torch.zeros(x.shape[0], dtype=torch.int64) if batch is None else batch
     start, stop = torch.searchsorted(batch, batch), torch.searchsorted(batch, batch, right=True)
     run_ptr = torch.arange(x.shape[0] + 1)
-    runs = run_ptr, start, stop  # the same for queries and keys
     ptr = offsets(stop - start)
-    rows = Rows(ptr, *(None,) * 3, ptr, *(None,) * 6, *runs, *runs)
+    rows = Rows(ptr, None, None, None, ptr)
+    rows = rows._replace(query_run_ptr=run_ptr, query_run_start=start, query_run_stop=stop)
+    rows = rows._replace(key_run_ptr=run_ptr, key_run_start=start, key_run_stop=stop)
     dropout = attn.dropout if attn.training else 0.0
     seed = torch.randint(2**63 - 1, ()) if dropout else None
     scale = 1 / math.sqrt(attn.head_dim)
