@@ -146,7 +146,7 @@ class Worker:
             for name, run in runs.items()
             if not verdicts[name] and not PROVIDERS[name].why_not(case, measured) and _is_asked(case, measured, name)
         }
-        if measured == FIRST:
+        if measured == FIRST or (measured == BOTH and self.is_tiny):  # a dry run runs it once
             return {name: firsts[name] for name in able}
         if measured == MEMORY and self.device == "cpu":
             return dict.fromkeys(able, "not run: the device's memory is asked")
@@ -158,8 +158,9 @@ class Worker:
                     heaviest = BOTH if BOTH in case.measures else case.measures[0]
                     out[name] = [float(gpu.extra_bytes(run.action(heaviest)))]
                 else:
-                    gpu.seconds_of(run.action(measured), self.device)
                     actions[name] = run.action(measured)
+                    if not self.is_tiny:
+                        gpu.seconds_of(actions[name], self.device)
             except Exception as error:  # noqa: BLE001 - it becomes the provider's row
                 out[name] = self._unless_broken(case, name, error)
         budget = max(1.0, min(4.0, self.left_s / 10))
