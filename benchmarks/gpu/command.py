@@ -14,13 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmarks.gpu.tune import Found, report
 from benchmarks.gpu.worker import BROKEN
 from benchmarks.providers import OURS
 from benchmarks.record import Record, Row, describe_machine, describe_run, place, save, today
 from benchmarks.tables import write_one
 
 ROOT = Path(__file__).parents[2]
-_GRACE_S = 15.0  # beyond the limit, before the process is ended
+_GRACE_S = 12.0  # beyond the limit, before the process is ended
 _SILENT_S = 150.0  # without a line: something hangs
 _MOST_STARTS = 8
 
@@ -28,11 +31,19 @@ _MOST_STARTS = 8
 def main(words: list[str]) -> int:
     """Run the command; the exit status is 1 where one of our own rows is wrong or failed."""
     args = _parser().parse_args(words)
+    if not args.dry_run and not torch.cuda.is_available():
+        _parser().error("torch finds no GPU here. --dry-run tries everything in small on the CPU.")
     started = time.time()
     measured = Measured(args, started)
     with tempfile.TemporaryDirectory() as caches:
         measured.run(caches)
     record = measured.record
+    if measured.path is None:
+        _log("the measuring process ended before it told anything")
+        return 1
+    save(record, measured.path)
+    if args.tune:
+        measured.path.with_name(f"{measured.path.stem}-cuts.md").write_text(report(measured.found))
     write_one(record, measured.path.with_suffix(".md"))
     print(f"written to {measured.path} and {measured.path.with_suffix('.md').name}")
     bad = [row for row in record.rows if row.provider in OURS and row.status in ("wrong", "failed")]
@@ -46,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="no GPU: tiny sizes, kernels by Triton's interpreter")
     parser.add_argument(
         "--limit", type=float, default=450.0, metavar="SECONDS", help="default 450; what is left is skipped"
+    )
+    parser.add_argument(
+        "--tune", action="store_true", help="search for better cuts of our kernels, and measure nothing"
     )
     parser.add_argument("--repeats", type=int, default=30, help="rounds at most; default 30")
     return parser
@@ -63,19 +77,21 @@ class Measured:
         self.args, self.ends_at = args, started + args.limit
         run = describe_run(0, 1 if args.dry_run else args.repeats, args.dry_run) | {"limit_s": args.limit}
         self.record = Record(describe_machine(), run, [])
-        self.path = args.out
+        self.path: Path | None = None
+        self.words = [sys.executable, "-m", "benchmarks.gpu.worker"]
         self.done: list[str] = []
         self.without: dict[str, str] = {}
+        self.found: list[Found] = []
         self.now: tuple[str, str] = ("", "")
 
     def run(self, caches: str) -> None:
         """Start the process until nothing is left to do or no time to do it in."""
         for _ in range(_MOST_STARTS):
             status = self._once(caches)
-            if status == 0 or time.time() > self.ends_at:
+            if status == 0 or self.path is None:
                 return
-            _log(f"the measuring process ended with status {status}; it goes on without what it was at")
-        _log("the measuring process ended too often")
+            _log(f"the measuring process ended with status {status} at {' '.join(self.now)}; it goes on without that")
+        self._close(*self.now, "failed: the measuring process ended too often")
 
     def _once(self, caches: str) -> int:
         settings = {
@@ -85,6 +101,7 @@ class Measured:
             "ends_at": self.ends_at,
             "done": self.done,
             "without": self.without,
+            "tunes": self.args.tune,
             "peaks": list(self.record.run["peaks"].values()) if "peaks" in self.record.run else None,
         }
         environment = {
@@ -95,7 +112,7 @@ class Measured:
         }
         if self.args.dry_run:
             environment["TRITON_INTERPRET"] = "1"
-        words = [sys.executable, "-m", "benchmarks.gpu.worker", json.dumps(settings)]
+        words = [*self.words, json.dumps(settings)]
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         broken = self._listen(process)
         status = process.wait()
@@ -114,13 +131,15 @@ class Measured:
             lines.put(None)
 
         threading.Thread(target=read, daemon=True).start()
+        ends_at = max(self.ends_at, time.time()) + _GRACE_S  # one that starts late only tells what is not run
         while True:
-            left = self.ends_at + _GRACE_S - time.time()
+            left = ends_at - time.time()
             try:
                 line = lines.get(timeout=max(0.0, min(left, _SILENT_S)))
             except queue.Empty:
                 process.kill()
-                return "failed: nothing was heard of it" if left > _SILENT_S else "not run: it was at the limit"
+                hangs = left > _SILENT_S
+                return f"failed: nothing was heard of it for {_SILENT_S:.0f} s" if hangs else "not run: the limit came"
             if line is None:
                 return ""
             self._take(json.loads(line))
@@ -139,19 +158,26 @@ class Measured:
         else:
             self.done.append(event["done"])
             self.record.rows += [Row(**row) for row in event["rows"]]
-            save(self.record, self.path)
+            self.found += [Found(**one) for one in event.get("found", ())]
+            if self.path is not None:
+                save(self.record, self.path)
 
     def _blame(self, said: str) -> None:
         """Leave out what the process was at, when it starts again."""
         case, provider = self.now
-        if provider in ("", "inputs") or f"{case} {provider}" in self.without:
-            family, _, name = case.partition("/")
-            self.done.append(case)
-            status, _, reason = said.partition(": ")
-            row = Row(family or "start", name or case, "all", "triton", "", status, reason, date=today())
-            self.record.rows.append(row)
-        else:
+        if provider and f"{case} {provider}" not in self.without:
             self.without[f"{case} {provider}"] = said
+        else:
+            self._close(case, provider, said)
+
+    def _close(self, case: str, provider: str, said: str) -> None:
+        """One row for a case that cannot be told of in its own."""
+        self.done.append(case)
+        family, _, name = case.partition("/")
+        status, _, reason = said.partition(": ")
+        self.record.rows.append(
+            Row(family, name or family, "all", provider or "triton", "", status, reason, date=today())
+        )
 
 
 def _log(line: str) -> None:

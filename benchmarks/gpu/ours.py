@@ -21,12 +21,20 @@ BACKEND = "triton" if "triton" in BACKENDS else "reference"
 def _prepare(case: Case, inputs: Any) -> Run:
     if isinstance(inputs, FullGraph):
         return step_run(lambda layer: ours.OurLayer(layer, BACKEND), inputs, lambda graph, edge_index: graph)
-    return ours.prepare(BACKEND, case, inputs)
+    run = ours.prepare(BACKEND, case, inputs)
+    told = next(line for line in _explained(inputs) if line.startswith(f"{BACKEND}:"))
+    run.note = told.partition("; ")[2]  # which loops run
+    return run
+
+
+def _explained(inputs: Attention) -> list[str]:
+    edges = {"edge_attr": inputs.edge_attr, "edge_key": inputs.edge_map, "edge_value": inputs.edge_map}
+    terms = {} if inputs.edge_map is None else edges
+    return explain(inputs.query, inputs.key, inputs.value, inputs.graph, **terms).splitlines()
 
 
 def _prepare_auto(case: Case, inputs: Attention) -> Run:
-    lines = explain(inputs.query, inputs.key, inputs.value, inputs.graph).splitlines()
-    chosen = next(line for line in lines if '(chosen by "auto")' in line).partition(":")[0]
+    chosen = next(line for line in _explained(inputs) if '(chosen by "auto")' in line).partition(":")[0]
     if inputs.is_full and case.device == "cuda" and chosen != "sdpa":
         raise RuntimeError(f'"auto" chose {chosen} for plain full attention, and not SDPA')
     run = ours.prepare("auto", case, inputs)

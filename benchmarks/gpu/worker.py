@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from benchmarks import gate
 from benchmarks.case import BOTH, FIRST, MEMORY, CannotRun, Case, Provider, Run
 from benchmarks.gpu import device as gpu
-from benchmarks.gpu import loops
+from benchmarks.gpu import loops, tune
 from benchmarks.gpu.cases import all_cases
 from benchmarks.measure import Peaks, bound_seconds
 from benchmarks.providers import OURS, PROVIDERS
@@ -41,6 +42,7 @@ class Worker:
         self.ends_at: float = settings["ends_at"]
         self.done: list[str] = settings["done"]
         self.without: dict[str, str] = settings["without"]
+        self.tunes: bool = settings["tunes"]
         self.peaks = Peaks(*settings["peaks"]) if settings["peaks"] else None
         self.channel = channel
 
@@ -60,12 +62,11 @@ class Worker:
         dtypes = (torch.float32, torch.float16) if self.is_tiny else loops.DTYPES
         for case in loops.cases(self.device, dtypes):
             if case.key not in self.done:
-                self.tell(now=[case.key, "triton"])
-                known = self.without.get(f"{case.key} triton")
-                provider = PROVIDERS["triton"]
-                row = row_of(case, FIRST, provider, {"triton": known}, None) if known else loops.judge(case)
-                self._told(case, [row])
-        if self.peaks is None:
+                self._told(case, [self._judge_loop(case)])
+        if self.tunes:
+            self._tune()
+            return
+        if self.peaks is None and "peaks" not in self.done and self.left_s > 0:
             self.tell(now=["peaks", ""])
             self.peaks = gpu.measure_peaks(self.device, self.is_tiny)
             self.tell(peaks=self.peaks._asdict())
@@ -73,6 +74,21 @@ class Worker:
             if case.key not in self.done:
                 self._told(case, self._run_case(case))
                 gpu.forget()
+
+    def _tune(self) -> None:
+        for case in all_cases(self.device, self.is_tiny):
+            if case.key in self.done or f"{case.key} triton" in self.without or self.left_s < case.needs_s:
+                continue
+            self.tell(now=[case.key, "triton"])
+            found = tune.search(case, PROVIDERS["triton"].prepare(case, case.make()), lambda: self.left_s)
+            self.tell(done=case.key, rows=[], found=[one._asdict() for one in found])
+            _log(f"{case.key}: {'; '.join(f'{one.direction} {one.cut}' for one in found) or 'has no cuts'}")
+            gpu.forget()
+
+    def _judge_loop(self, case: Case) -> Row:
+        self.tell(now=[case.key, "triton"])
+        known = self.without.get(f"{case.key} triton") or ("" if self.left_s > 0 else "not run: the limit was reached")
+        return row_of(case, FIRST, PROVIDERS["triton"], {"triton": known}, None) if known else loops.judge(case)
 
     def _told(self, case: Case, rows: list[Row]) -> None:
         for row in rows:
@@ -150,21 +166,41 @@ class Worker:
             return {name: firsts[name] for name in able}
         if measured == MEMORY and self.device == "cpu":
             return dict.fromkeys(able, "not run: the device's memory is asked")
-        actions, out = {}, dict[str, list[float] | str]()
-        for name, run in able.items():
-            self.tell(now=[case.key, name])
-            try:
-                if measured == MEMORY:
-                    heaviest = BOTH if BOTH in case.measures else case.measures[0]
-                    out[name] = [float(gpu.extra_bytes(run.action(heaviest)))]
-                else:
-                    actions[name] = run.action(measured)
-                    if not self.is_tiny:
-                        gpu.seconds_of(actions[name], self.device)
-            except Exception as error:  # noqa: BLE001 - it becomes the provider's row
-                out[name] = self._unless_broken(case, name, error)
-        budget = max(1.0, min(4.0, self.left_s / 10))
-        return out | gpu.in_rounds(actions, self.repeats, budget, self.device)
+        if measured == MEMORY:
+            heaviest = BOTH if BOTH in case.measures else case.measures[0]
+            return {name: self._bytes(case, name, run.action(heaviest)) for name, run in able.items()}
+        return self._seconds(case, {name: run.action(measured) for name, run in able.items()})
+
+    def _bytes(self, case: Case, name: str, action: Callable[[], object]) -> list[float] | str:
+        self.tell(now=[case.key, name])
+        try:
+            return [float(gpu.extra_bytes(action))]
+        except Exception as error:  # noqa: BLE001 - it becomes the provider's row
+            return self._unless_broken(case, name, error)
+
+    def _seconds(self, case: Case, actions: dict[str, Callable[[], object]]) -> dict[str, list[float] | str]:
+        """Seconds of each action in turns; of one that raises, what it raised, and the others' without it."""
+        at = ""
+
+        def noted(name: str) -> Callable[[], object]:
+            def run() -> object:
+                nonlocal at
+                at = name
+                return actions[name]()
+
+            return run
+
+        told = {name: noted(name) for name in actions}
+        try:
+            for name, action in [] if self.is_tiny else told.items():  # warm, one by one
+                self.tell(now=[case.key, name])
+                gpu.seconds_of(action, self.device)
+            budget = max(1.0, min(4.0, self.left_s / 10))
+            return {**gpu.in_rounds(told, self.repeats, budget, self.device)}
+        except Exception as error:  # noqa: BLE001 - it becomes the provider's row
+            failed: list[float] | str = self._unless_broken(case, at, error)
+            rest = {name: action for name, action in actions.items() if name != at}
+            return {at: failed, **self._seconds(case, rest)}
 
     def _rows(
         self,
