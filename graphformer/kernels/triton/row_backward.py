@@ -93,12 +93,13 @@ def backward_queries(
         u = load_own(edge_query, row, head, inside, HEADS, NUM_FEATURES, F).to(REAL)[:, None, :, :]
     if edge_grad is not None:
         eg = load_own(edge_grad, row, head, inside, HEADS, NUM_FEATURES, F).to(REAL)[:, None, :, :]
-    found = tl.zeros((ROWS, HEAD_BLOCK), REAL)
-    moved = tl.zeros((ROWS, HEAD_BLOCK, D), REAL)
-    moved_mean = tl.zeros((ROWS, HEAD_BLOCK, D), REAL)
-    through = tl.zeros((ROWS, HEAD_BLOCK, F), REAL)
-    through_mean = tl.zeros((ROWS, HEAD_BLOCK, F), REAL)
-    features = tl.zeros((ROWS, HEAD_BLOCK, F), REAL)
+    # One sum for each of a row's places in a step; they are joined at the end, so that no step waits for another warp.
+    found = tl.zeros((ROWS, STEP, HEAD_BLOCK), REAL)
+    moved = tl.zeros((ROWS, STEP, HEAD_BLOCK, D), REAL)
+    moved_mean = tl.zeros((ROWS, STEP, HEAD_BLOCK, D), REAL)
+    through = tl.zeros((ROWS, STEP, HEAD_BLOCK, F), REAL)
+    through_mean = tl.zeros((ROWS, STEP, HEAD_BLOCK, F), REAL)
+    features = tl.zeros((ROWS, STEP, HEAD_BLOCK, F), REAL)
 
     for step in tl.range(0, tl.max(stop - begin, 0).to(tl.int32), STEP, num_stages=STAGES):
         position = begin[:, None] + step + tl.arange(0, STEP)[None, :]
@@ -134,7 +135,7 @@ def backward_queries(
             dropped = alpha * keep
         if FINDS_DELTA:
             gradient = alpha * grad_weight
-            found += tl.sum(gradient, 1)
+            found += gradient
         else:
             gradient = score_gradient(grad_weight, score, alpha, lse, row_delta, NORMALIZER)
         gradient = tl.where(kept, gradient, 0.0)
@@ -142,17 +143,17 @@ def backward_queries(
         if SCORE != "dot":
             t = moves(q, k, w, slope, SCORE)
         if grad_query is not None:
-            moved += tl.sum(gradient[:, :, :, None] * t, 1)
+            moved += gradient[:, :, :, None] * t
             if FINDS_DELTA:
-                moved_mean += tl.sum(alpha[:, :, :, None] * t, 1)
+                moved_mean += alpha[:, :, :, None] * t
         if grad_edge_query is not None:
             own = tl.where(kept[:, :, :, None], attr[:, :, None, :], 0.0)
-            through += tl.sum(gradient[:, :, :, None] * own, 1)
+            through += gradient[:, :, :, None] * own
             if FINDS_DELTA:
-                through_mean += tl.sum(alpha[:, :, :, None] * own, 1)
+                through_mean += alpha[:, :, :, None] * own
         if edge_sum is not None:
             own = tl.where(kept[:, :, :, None], attr[:, :, None, :], 0.0)
-            features += tl.sum(dropped[:, :, :, None] * own, 1)
+            features += dropped[:, :, :, None] * own
         if grad_bias is not None:
             place = pair_id[:, :, None] * HEADS + head[None, None, :]
             tl.store(grad_bias + place, gradient, mask=valid[:, :, None] & inside[:, None, :])
@@ -179,6 +180,10 @@ def backward_queries(
                 mask = valid[:, :, None] & (feature < NUM_FEATURES)
                 tl.store(grad_edge_attr + first[:, :, None] + feature, by_pair, mask=mask)
 
+    found = tl.sum(found, 1)
+    moved, moved_mean = tl.sum(moved, 1), tl.sum(moved_mean, 1)
+    through, through_mean = tl.sum(through, 1), tl.sum(through_mean, 1)
+    features = tl.sum(features, 1)
     if SCORE == "dot":
         moved *= scale
         moved_mean *= scale

@@ -1,4 +1,8 @@
-"""Forward over listed pairs: online softmax, several pairs of several rows in a step, all heads of a block at once."""
+"""Forward over listed pairs: several pairs of several rows in a step, all heads of a block at once.
+
+Each of a row's places in a step is an online softmax of its own, so that no step waits for another warp; the places
+are joined at the end.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +62,10 @@ def forward_rows(
     if NORMALIZER != "softmax":
         row_statistic = load_scalars(statistic, row[:, None], head, inside[:, None, :], HEADS, 0.0).to(REAL)
         row_statistic = tl.reshape(row_statistic, (ROWS, HEAD_BLOCK))
-    largest = tl.full((ROWS, HEAD_BLOCK), -float("inf"), REAL)
-    total = tl.zeros((ROWS, HEAD_BLOCK), REAL)
-    summed = tl.zeros((ROWS, HEAD_BLOCK, V), REAL)
-    features = tl.zeros((ROWS, HEAD_BLOCK, F), REAL)
+    largest = tl.full((ROWS, STEP, HEAD_BLOCK), -float("inf"), REAL)
+    totals = tl.zeros((ROWS, STEP, HEAD_BLOCK), REAL)
+    sums = tl.zeros((ROWS, STEP, HEAD_BLOCK, V), REAL)
+    feature_sums = tl.zeros((ROWS, STEP, HEAD_BLOCK, F), REAL)
 
     for step in tl.range(0, tl.max(stop - begin, 0).to(tl.int32), STEP, num_stages=STAGES):
         position = begin[:, None] + step + tl.arange(0, STEP)[None, :]
@@ -90,27 +94,34 @@ def forward_rows(
         score = pair_scores(q, k, pair_bias, w, u, attr, kept, scale, slope, SCORE, REAL)
         if NORMALIZER == "softmax":
             score *= LOG2_E
-            higher = tl.maximum(largest, tl.max(score, 1))
+            higher = tl.maximum(largest, score)
             base = tl.where(higher == -float("inf"), 0.0, higher)
             shrink = tl.exp2(largest - base)
-            alpha = tl.exp2(score - base[:, None, :])
-            total = total * shrink + tl.sum(alpha, 1)
-            summed *= shrink[:, :, None]
-            features *= shrink[:, :, None]
+            alpha = tl.exp2(score - base)
+            totals = totals * shrink + alpha
+            sums *= shrink[:, :, :, None]
+            feature_sums *= shrink[:, :, :, None]
             largest = higher
         else:
             alpha = pair_weight(score, row_statistic[:, None, :], kept, NORMALIZER)
         if HAS_DROPOUT:
             alpha *= keep_scale(tl.load(seed), pair_id, head, first_head, least, grow, REAL, HEAD_BLOCK)
-        summed += tl.sum(alpha[:, :, :, None] * v, 1)
+        sums += alpha[:, :, :, None] * v
         if edge_sum is not None:
-            attr = tl.where(kept[:, :, :, None], attr[:, :, None, :], 0.0)
-            features += tl.sum(alpha[:, :, :, None] * attr, 1)
+            feature_sums += alpha[:, :, :, None] * tl.where(kept[:, :, :, None], attr[:, :, None, :], 0.0)
 
+    if NORMALIZER == "softmax":
+        highest = tl.max(largest, 1)
+        base = tl.where(highest == -float("inf"), 0.0, highest)
+        shrink = tl.exp2(largest - base[:, None, :])
+        total = tl.sum(totals * shrink, 1)
+        sums *= shrink[:, :, :, None]
+        feature_sums *= shrink[:, :, :, None]
+    summed, features = tl.sum(sums, 1), tl.sum(feature_sums, 1)
     if NORMALIZER == "softmax":
         empty = total == 0
         total = tl.where(empty, 1.0, total)
-        row_statistic = tl.where(empty, -float("inf"), (largest + tl.log2(total)) * LN_2)
+        row_statistic = tl.where(empty, -float("inf"), (highest + tl.log2(total)) * LN_2)
         summed /= total[:, :, None]
         features /= total[:, :, None]
     target = task if IS_PIECE else row.to(tl.int64)

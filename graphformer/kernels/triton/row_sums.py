@@ -56,9 +56,9 @@ def backward_keys(
     w = None
     if weight is not None:
         w = load_head_vectors(weight, head, HEADS, WIDTH, D).to(REAL)
-    moved = tl.zeros((ROWS, HEAD_BLOCK, D), REAL)
-    summed = tl.zeros((ROWS, HEAD_BLOCK, V), REAL)
-    biases = tl.zeros((ROWS, HEAD_BLOCK), REAL)
+    moved = tl.zeros((ROWS, STEP, HEAD_BLOCK, D), REAL)
+    summed = tl.zeros((ROWS, STEP, HEAD_BLOCK, V), REAL)
+    biases = tl.zeros((ROWS, STEP, HEAD_BLOCK), REAL)
 
     for step in tl.range(0, tl.max(stop - begin, 0).to(tl.int32), STEP, num_stages=STAGES):
         position = begin[:, None] + step + tl.arange(0, STEP)[None, :]
@@ -115,12 +115,13 @@ def backward_keys(
             t = q
             if SCORE != "dot":
                 t = moves(q, k, w, slope, SCORE)
-            moved += tl.sum(gradient[:, :, :, None] * t, 1)
+            moved += gradient[:, :, :, None] * t
         if grad_value is not None:
-            summed += tl.sum(dropped[:, :, :, None] * go, 1)
+            summed += dropped[:, :, :, None] * go
         if grad_bias is not None:
-            biases += tl.sum(gradient, 1)
+            biases += gradient
 
+    moved, summed, biases = tl.sum(moved, 1), tl.sum(summed, 1), tl.sum(biases, 1)
     if SCORE == "dot":
         moved *= scale
     target = task if IS_PIECE else row.to(tl.int64)
@@ -154,8 +155,8 @@ def backward_shared(
     w = None
     if weight is not None:
         w = load_head_vectors(weight, head, HEADS, WIDTH, D).to(REAL)
-    weights = tl.zeros((HEAD_BLOCK, D), REAL)
-    maps = tl.zeros((HEAD_BLOCK, D), REAL)
+    weights = tl.zeros((1, STEP, HEAD_BLOCK, D), REAL)
+    maps = tl.zeros((1, STEP, HEAD_BLOCK, D), REAL)
     for task in range(tl.program_id(0), num_tasks, num_programs):
         entry = tasks + (task + tl.zeros((1,), tl.int64)) * 3
         row = tl.load(entry)[:, None]
@@ -207,17 +208,18 @@ def backward_shared(
             gradient = tl.where(kept, gradient, 0.0)[:, :, :, None]
             if part_weight is not None:
                 hidden = tl.where(kept[:, :, :, None], activate(q + k, slope, SCORE), 0.0)
-                weights += tl.sum(tl.sum(gradient * hidden, 1), 0)
+                weights += gradient * hidden
             if part_map is not None:
                 own = tl.load(edge_attr + pair_id * NUM_FEATURES + feature, mask=valid, other=0.0).to(REAL)
                 t = tl.where(kept[:, :, :, None], moves(q, k, w, slope, SCORE) * own[:, :, None, None], 0.0)
-                maps += tl.sum(tl.sum(gradient * t, 1), 0)
+                maps += gradient * t
     column = tl.arange(0, D)
     program = tl.program_id(0).to(tl.int64)
     mask = head_inside[:, None] & (column < WIDTH)
     if part_weight is not None:
-        if feature == 0:
-            tl.store(part_weight + (program * HEADS + head[:, None]) * WIDTH + column, weights, mask=mask)
+        if feature == 0:  # noqa: SIM102  # the first is decided when the kernel is compiled
+            place = (program * HEADS + head[:, None]) * WIDTH + column
+            tl.store(part_weight + place, tl.sum(tl.sum(weights, 1), 0), mask=mask)
     if part_map is not None:
         place = ((program * NUM_FEATURES + feature) * HEADS + head[:, None]) * WIDTH + column
-        tl.store(part_map + place, maps, mask=mask)
+        tl.store(part_map + place, tl.sum(tl.sum(maps, 1), 0), mask=mask)
