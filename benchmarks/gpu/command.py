@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -104,20 +105,18 @@ class Measured:
             "tunes": self.args.tune,
             "peaks": list(self.record.run["peaks"].values()) if "peaks" in self.record.run else None,
         }
-        environment = {
-            **os.environ,
+        environment = dict(os.environ)
+        if _has_compiler():  # without one, only Triton's own cache may hold the library that it starts kernels with
             # Cold, so that a first call is one.
-            "TRITON_CACHE_DIR": f"{caches}/triton",
-            "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
-        }
+            environment |= {"TRITON_CACHE_DIR": f"{caches}/triton", "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor"}
         if self.args.dry_run:
             environment["TRITON_INTERPRET"] = "1"
         words = [*self.words, json.dumps(settings)]
-        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        broken = self._listen(process)
-        status = process.wait()
-        if status not in (0, BROKEN) or broken:
-            self._blame(broken or f"failed: it ended the process with status {status}")
+        with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            said = self._listen(process)
+        status = process.returncode
+        if status not in (0, BROKEN) or said:
+            self._blame(said or f"failed: it ended the process with status {status}")
         return status
 
     def _listen(self, process: subprocess.Popen[str]) -> str:
@@ -130,7 +129,17 @@ class Measured:
                 lines.put(line)
             lines.put(None)
 
-        threading.Thread(target=read, daemon=True).start()
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            return self._take_lines(process, lines)
+        except BaseException:
+            process.kill()  # what it would tell cannot be kept
+            raise
+        finally:
+            reader.join()  # it ends where the process has
+
+    def _take_lines(self, process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> str:
         ends_at = max(self.ends_at, time.time()) + _GRACE_S  # one that starts late only tells what is not run
         while True:
             left = ends_at - time.time()
@@ -178,6 +187,10 @@ class Measured:
         self.record.rows.append(
             Row(family, name or family, "all", provider or "triton", "", status, reason, date=today())
         )
+
+
+def _has_compiler() -> bool:
+    return "CC" in os.environ or any(shutil.which(name) for name in ("clang", "gcc"))
 
 
 def _log(line: str) -> None:

@@ -82,9 +82,14 @@ def extra_bytes(action: Callable[[], object]) -> int:
 
 
 def forget() -> None:
-    """Give back what the last case left behind."""
-    gc.collect()
+    """Give back what the last case left behind, its programs too."""
     torch.compiler.reset()
+    empty()
+
+
+def empty() -> None:
+    """Give memory back that nobody holds."""
+    gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

@@ -145,8 +145,8 @@ def _varlen(name: str, case: Case, inputs: Attention) -> Run:
     leaves = leaves_of(inputs.query, inputs.key, inputs.value)
     ptr = torch.tensor((0, *inputs.lengths), device=case.device).cumsum(0).int()
     longest = max(inputs.lengths)
-    window = (-1, -1) if inputs.radius is None else (inputs.radius, inputs.radius)
-    return _run(lambda: varlen_attn(*leaves, ptr, ptr, longest, longest, window_size=window), leaves, inputs)
+    window = {} if inputs.radius is None else {"window_size": (inputs.radius, inputs.radius)}
+    return _run(lambda: varlen_attn(*leaves, ptr, ptr, longest, longest, **window), leaves, inputs)
 
 
 def _padded(name: str, case: Case, inputs: Attention) -> Run:

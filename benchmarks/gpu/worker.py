@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TextIO
@@ -59,8 +60,7 @@ class Worker:
         """Gate, peaks, cases."""
         if self.peaks is None:
             self.tell(machine=gpu.describe(self.device))
-        dtypes = (torch.float32, torch.float16) if self.is_tiny else loops.DTYPES
-        for case in loops.cases(self.device, dtypes):
+        for case in loops.cases(self.device):
             if case.key not in self.done:
                 self._told(case, [self._judge_loop(case)])
         if self.tunes:
@@ -224,7 +224,8 @@ class Worker:
     def _unless_broken(self, case: Case, name: str, error: Exception) -> str:
         """What the row says of an error. Ends the process where the device does not work any more."""
         if isinstance(error, torch.OutOfMemoryError):
-            gpu.forget()
+            traceback.clear_frames(error.__traceback__)  # they hold what did not fit
+            gpu.empty()
             return f"not run: out of memory: {one_line(error).partition('. GPU')[0]}"
         said = f"failed: {type(error).__name__}: {one_line(error)}"
         try:
@@ -236,7 +237,7 @@ class Worker:
 
 
 def _is_asked(case: Case, measured: str, name: str) -> bool:
-    return name in OURS or measured not in case.ours_only
+    return name in OURS or measured not in case.ours_only or not PROVIDERS[name].why_not(case, measured)
 
 
 def _judge(provider: Provider, found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[str, str]:
