@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tune", action="store_true", help="search for better cuts of our kernels, and measure nothing"
     )
+    parser.add_argument("--commit", help="of the sources, where git cannot tell")
     parser.add_argument("--repeats", type=int, default=30, help="rounds at most; default 30")
     return parser
 
@@ -77,6 +78,7 @@ class Measured:
     def __init__(self, args: argparse.Namespace, started: float) -> None:
         self.args, self.ends_at = args, started + args.limit
         run = describe_run(0, 1 if args.dry_run else args.repeats, args.dry_run) | {"limit_s": args.limit}
+        run["commit"] = args.commit or run["commit"]
         self.record = Record(describe_machine(), run, [])
         self.path: Path | None = None
         self.words = [sys.executable, "-m", "benchmarks.gpu.worker"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import torch
 from benchmarks.gpu import inputs, loops
 from benchmarks.gpu.cases import all_cases, row_work
 from benchmarks.gpu.command import Measured
-from benchmarks.gpu.worker import _judge
+from benchmarks.gpu.worker import Worker, _judge
 from benchmarks.providers import PROVIDERS
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,7 @@ def test_the_dry_run_tries_everything(tmp_path):
 
 def measured(tmp_path, script, limit=60.0, tunes=False):
     """A run whose measuring process is a script, which is given the settings as `settings` and tells by `tell`."""
-    args = argparse.Namespace(out=tmp_path, dry_run=True, limit=limit, repeats=1, tune=tunes)
+    args = argparse.Namespace(out=tmp_path, dry_run=True, limit=limit, repeats=1, tune=tunes, commit=None)
     run = Measured(args, time.time())
     head = "import json, os, sys, time\nsettings = json.loads(sys.argv[1])\n"
     head += "def tell(**event): print(json.dumps(event), flush=True)\n"
@@ -203,3 +205,92 @@ def test_the_environment_of_the_measuring_process_is_cold(tmp_path, monkeypatch)
     run.run(str(tmp_path / "caches"))
     assert json.loads(run.done[0]) == [str(tmp_path / "caches" / "triton"), "1"]
     assert "TRITON_INTERPRET" not in os.environ
+
+
+def worker(monkeypatch, providers, channel=None, **settings):
+    """A worker on the CPU that asks the given providers about one small case, as if the case had its own size."""
+    monkeypatch.setattr("benchmarks.gpu.worker.PROVIDERS", {**PROVIDERS, **providers})
+    kept = {"device": "cpu", "is_tiny": False, "repeats": 4, "ends_at": time.time() + 300, "done": [], "without": {}}
+    made = Worker({**kept, "tunes": False, "peaks": (1.0, 1.0, 1.0), **settings}, channel or io.StringIO())
+    case = next(case for case in all_cases("cpu", is_tiny=True) if case.family == "irregular")
+    return made, replace(case, providers=tuple(providers), needs_s=1.0)
+
+
+def named(name, spoil):
+    """The reference, spoilt, under a rival's name."""
+    right = PROVIDERS["reference"]
+    return replace(right, name=name, prepare=lambda case, made: spoil(right.prepare(case, made)))
+
+
+def raising(error, after):
+    """Raises at a call."""
+
+    def spoil(run):
+        forward, calls = run.forward, []
+
+        def counted():
+            calls.append(1)
+            if len(calls) > after:
+                raise error
+            return forward()
+
+        run.forward = counted
+        return run
+
+    return spoil
+
+
+def test_a_case_goes_on_without_who_fails(monkeypatch):
+    def liar(run):
+        forward = run.forward
+        run.forward = lambda: forward().roll(1, 0)
+        return run
+
+    providers = {
+        "right": named("right", lambda run: run),
+        "liar": named("liar", liar),
+        "late": named("late", raising(ValueError("in a round"), 4)),
+        "large": named("large", raising(torch.OutOfMemoryError("Tried to allocate 9 GiB. GPU 0 has less"), 0)),
+        "absent": replace(PROVIDERS["reference"], name="absent", why_not=lambda case, measure: "not installed"),
+    }
+    made, case = worker(monkeypatch, providers)
+    rows = {(row.measure, row.provider): row for row in made._run_case(case)}
+    assert rows["forward", "right"].status == rows["forward+backward", "right"].status == "ran"
+    assert len(rows["forward", "right"].samples) == 4
+    assert rows["peak memory", "right"].reason == "the device's memory is asked"
+    assert rows["forward", "right"].edges == case.edges
+    assert rows["forward", "right"].bound_s > 0
+    assert rows["forward", "liar"].status == "wrong"
+    assert (rows["forward", "late"].status, rows["forward", "late"].reason) == ("failed", "ValueError: in a round")
+    large = rows["forward", "large"]
+    assert (large.status, large.reason) == ("not run", "out of memory: Tried to allocate 9 GiB")
+    assert rows["forward", "absent"].reason == "not installed"
+
+
+def test_what_the_limit_leaves_no_time_for_says_so(monkeypatch):
+    made, case = worker(monkeypatch, {"right": named("right", lambda run: run)}, ends_at=time.time() + 0.5)
+    rows = made._run_case(case)
+    assert {row.status for row in rows} == {"not run"}
+    assert all(row.reason.startswith("0 s were left of the limit, and it takes 1 s") for row in rows)
+
+
+def test_a_device_that_does_not_recover_ends_the_process(monkeypatch):
+    channel = io.StringIO()
+    made, case = worker(monkeypatch, {"bad": named("bad", raising(RuntimeError("illegal access"), 0))}, channel)
+
+    def synchronize(device):
+        raise RuntimeError("illegal access")
+
+    def leave(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr("benchmarks.gpu.device.synchronize", lambda device: None)
+    monkeypatch.setattr("benchmarks.gpu.worker.gpu.seconds_of", lambda action, device: (1.0, action()))
+    monkeypatch.setattr("benchmarks.gpu.worker.gpu.synchronize", synchronize)
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(SystemExit, match="3"):
+        made._run_case(case)
+    last = json.loads(channel.getvalue().splitlines()[-1])
+    assert last == {"broken": [case.key, "bad", "failed: RuntimeError: illegal access"]}
+    again, case = worker(monkeypatch, {"bad": named("bad", lambda run: run)}, without={f"{case.key} bad": "failed: x"})
+    assert {(row.status, row.reason) for row in again._run_case(case)} == {("failed", "x")}
