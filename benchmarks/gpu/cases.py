@@ -45,6 +45,7 @@ def _case(
     work: dict[str, Work] | None = None,
     aims: dict[str, dict[str, float]] | None = None,
     needs_s: float = 15.0,
+    oracle: str = "wide",
 ) -> Case:
     """A case of attention whose `make` still asks for the device."""
     bounds = {measure: (part,) for measure, part in (work or {}).items()}
@@ -57,7 +58,7 @@ def _case(
         sizes,
         aims or {},
         bounds,
-        oracle="wide",
+        oracle=oracle,
         ours_only=(BUILD,),
         edges=edges,
         needs_s=needs_s,
@@ -199,6 +200,7 @@ def windows(is_tiny: bool) -> list[Case]:
                 tile_work(length, edges, heads, 128),
                 {FORWARD: aims, BOTH: aims},
                 40.0,
+                "wide-blocks",
             )
         )
     return out[:1] if is_tiny else out
@@ -240,6 +242,7 @@ def plain(is_tiny: bool) -> list[Case]:
             tile_work(length, length * length, 8, 64),
             {FORWARD: {"sdpa-full": 0.9}, BOTH: {"sdpa-full": 0.9}},
             15.0,
+            "wide-blocks",
         )
     ]
 
@@ -257,8 +260,8 @@ def training(is_tiny: bool) -> list[Case]:
                 f"R-MAT, N={nodes}, E={edges}, 3 layers, 128 channels, 8 heads, bfloat16 autocast, AdamW",
                 3 * edges,
                 needs_s=40.0,
+                oracle="wide-step",
             ),
             measures=(STEP, MEMORY, BUILD),
-            oracle="wide-step",
         )
     ]

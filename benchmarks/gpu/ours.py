@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Attention, Case, Provider, Run
+from benchmarks.case import Attention, Case, Provider, Run, leaves_of
 from benchmarks.gpu.full_graph import FullGraph, step_run
 from benchmarks.providers import ours
 from graphformer.kernels import explain
 from graphformer.kernels.api import BACKENDS
 
+_BLOCK = 512  # queries
 BACKEND = "triton" if "triton" in BACKENDS else "reference"
 
 
@@ -42,22 +44,47 @@ def _prepare_auto(case: Case, inputs: Attention) -> Run:
     return run
 
 
-def _prepare_oracle(case: Case, inputs: Attention) -> Run:
-    """In float32 (float64 on the CPU), rounded to the inputs' dtype at the end."""
-    dtype, wide = inputs.query.dtype, torch.float32 if case.device == "cuda" else torch.float64
+def _widened(case: Case, inputs: Attention) -> Attention:
+    """In float32 (float64 on the CPU)."""
+    wide = torch.float32 if case.device == "cuda" else torch.float64
     named = {name: getattr(inputs, name) for name in ("query", "key", "value", "grad_out", "edge_attr", "edge_map")}
-    made = replace(inputs, **{name: tensor.to(wide) for name, tensor in named.items() if tensor is not None})
-    run = ours.prepare("reference", case, made)
+    return replace(inputs, **{name: tensor.to(wide) for name, tensor in named.items() if tensor is not None})
 
-    def common(found: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(dtype) for name, tensor in found.items()}
 
-    run.common = common
+def _rounded(run: Run, dtype: torch.dtype) -> Run:
+    run.common = lambda found: {name: tensor.to(dtype) for name, tensor in found.items()}
     return run
+
+
+def _prepare_wide(case: Case, inputs: Attention) -> Run:
+    return _rounded(ours.prepare("reference", case, _widened(case, inputs)), inputs.query.dtype)
+
+
+def _prepare_blocks(case: Case, inputs: Attention) -> Run:
+    """One sequence, some hundred queries at a time with the keys that they may see."""
+    made = _widened(case, inputs)
+    query, key, value = leaves = leaves_of(made.query, made.key, made.value)
+    length = query.shape[0]
+    radius = length if inputs.radius is None else inputs.radius
+    place = torch.arange(length, device=query.device)
+
+    def forward() -> Tensor:
+        out = []
+        for start in range(0, length, _BLOCK):
+            rows = slice(start, min(length, start + _BLOCK))
+            keys = slice(max(0, start - radius), min(length, rows.stop + radius))
+            score = torch.einsum("nhd,mhd->hnm", query[rows], key[keys]) / math.sqrt(query.shape[2])
+            far = (place[rows, None] - place[keys]).abs() > radius
+            out.append(torch.einsum("hnm,mhd->nhd", score.masked_fill(far, -math.inf).softmax(-1), value[keys]))
+        return torch.cat(out)
+
+    named = dict(zip(("query", "key", "value"), leaves, strict=True))
+    return _rounded(Run(forward, named, made.grad_out), inputs.query.dtype)
 
 
 PROVIDERS = (
     Provider("triton", f"graphformer, backend {BACKEND}", partial(ours.why_not, BACKEND), _prepare),
     Provider("auto", 'graphformer, backend "auto"', partial(ours.why_not, "auto"), _prepare_auto),
-    Provider("wide", "graphformer, backend reference, in float32: for the gate", lambda c, m: "", _prepare_oracle),
+    Provider("wide", "graphformer, backend reference, in float32: for the gate", lambda c, m: "", _prepare_wide),
+    Provider("wide-blocks", "softmax of dense scores in float32: for the gate", lambda c, m: "", _prepare_blocks),
 )

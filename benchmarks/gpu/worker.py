@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import gate
-from benchmarks.case import BOTH, FIRST, MEMORY, CannotRun, Case, Provider, Run
+from benchmarks.case import BOTH, BUILD, FIRST, MEMORY, CannotRun, Case, Provider, Run
 from benchmarks.gpu import device as gpu
 from benchmarks.gpu import loops, tune
 from benchmarks.gpu.cases import all_cases
@@ -169,7 +169,9 @@ class Worker:
         if measured == MEMORY:
             heaviest = BOTH if BOTH in case.measures else case.measures[0]
             return {name: self._bytes(case, name, run.action(heaviest)) for name, run in able.items()}
-        return self._seconds(case, {name: run.action(measured) for name, run in able.items()})
+        most = 1.0 if measured == BUILD else 4.0
+        budget = max(1.0, min(most, self.left_s / 20))
+        return self._seconds(case, {name: run.action(measured) for name, run in able.items()}, budget)
 
     def _bytes(self, case: Case, name: str, action: Callable[[], object]) -> list[float] | str:
         self.tell(now=[case.key, name])
@@ -178,7 +180,9 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - it becomes the provider's row
             return self._unless_broken(case, name, error)
 
-    def _seconds(self, case: Case, actions: dict[str, Callable[[], object]]) -> dict[str, list[float] | str]:
+    def _seconds(
+        self, case: Case, actions: dict[str, Callable[[], object]], budget: float
+    ) -> dict[str, list[float] | str]:
         """Seconds of each action in turns; of one that raises, what it raised, and the others' without it."""
         at = ""
 
@@ -195,12 +199,11 @@ class Worker:
             for name, action in [] if self.is_tiny else told.items():  # warm, one by one
                 self.tell(now=[case.key, name])
                 gpu.seconds_of(action, self.device)
-            budget = max(1.0, min(4.0, self.left_s / 10))
             return {**gpu.in_rounds(told, self.repeats, budget, self.device)}
         except Exception as error:  # noqa: BLE001 - it becomes the provider's row
             failed: list[float] | str = self._unless_broken(case, at, error)
             rest = {name: action for name, action in actions.items() if name != at}
-            return {at: failed, **self._seconds(case, rest)}
+            return {at: failed, **self._seconds(case, rest, budget)}
 
     def _rows(
         self,

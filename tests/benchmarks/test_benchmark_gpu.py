@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import gate
 from benchmarks.gpu import inputs, loops
 from benchmarks.gpu.cases import all_cases, row_work
 from benchmarks.gpu.command import Measured
@@ -294,3 +295,16 @@ def test_a_device_that_does_not_recover_ends_the_process(monkeypatch):
     assert last == {"broken": [case.key, "bad", "failed: RuntimeError: illegal access"]}
     again, case = worker(monkeypatch, {"bad": named("bad", lambda run: run)}, without={f"{case.key} bad": "failed: x"})
     assert {(row.status, row.reason) for row in again._run_case(case)} == {("failed", "x")}
+
+
+@pytest.mark.parametrize("family", ["window", "full"])
+def test_the_oracle_in_blocks_is_that_of_pairs(family, monkeypatch):
+    monkeypatch.setattr("benchmarks.gpu.ours._BLOCK", 7)
+    case = next(case for case in all_cases("cpu", is_tiny=True) if case.family == family)
+    assert case.oracle == "wide-blocks"
+    made = case.make()
+    wide = {name: getattr(made, name).double() for name in ("query", "key", "value", "grad_out")}
+    made = replace(made, **wide)
+    found, expected = (gate.numbers(PROVIDERS[name].prepare(case, made), True) for name in ("wide-blocks", "wide"))
+    assert gate.complaint(found, expected) == ""
+    assert gate.complaint({**found, "key": found["key"] * 1.0001}, expected) != ""
