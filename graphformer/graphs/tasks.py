@@ -1,4 +1,4 @@
-"""Work lists: a side's rows in pieces of like cost, made once with the graph, for kernels that run row by row on a GPU."""
+"""Work lists: a side's rows in pieces of like cost, made once with the graph, for kernels that go row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEP = 8  # short rows are sorted by so many pairs
 
 
 class Tasks(NamedTuple):
-    """Rows in three lists, the costliest first; of equal cost, in the order of the rows, whose neighbours are often shared.
+    """Rows in three lists, the costliest first; of equal cost in their order, as rows side by side often share keys.
 
     Each entry is (row, first position, one past the last position), int32 while the sizes allow, else int64. Every row
     is in exactly one of `long` and `short`, or split; empty rows are short.
@@ -61,11 +61,9 @@ def make_tasks(ptr: Tensor, num_pairs: int) -> Tasks:
     size = (degree[row] + count - 1) // count
     begin = ptr[row][piece] + turn * size[piece]
     end = torch.minimum(begin + size[piece], ptr[row + 1][piece])
-    return Tasks(
-        torch.stack((row[piece], begin, end), 1).to(dtype),
-        *(torch.stack((rows, ptr[rows], ptr[rows + 1]), 1).to(dtype) for rows in (long, short)),
-        torch.stack((row, stop - count, stop), 1).to(dtype),
-    )
+    pieces, splits = torch.stack((row[piece], begin, end), 1), torch.stack((row, stop - count, stop), 1)
+    long, short = (torch.stack((rows, ptr[rows], ptr[rows + 1]), 1) for rows in (long, short))
+    return Tasks(pieces.to(dtype), long.to(dtype), short.to(dtype), splits.to(dtype))
 
 
 def _by_cost(chosen: Tensor, cost: Tensor) -> Tensor:

@@ -77,6 +77,46 @@ def add_map(
 
 
 @triton.jit
+def read_tasks(tasks, num_tasks, ROWS: tl.constexpr):
+    """The program's ROWS entries of a work list: row, first position, one past the last, and which there are."""
+    task = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    there = task < num_tasks
+    row = tl.load(tasks + task * 3, mask=there, other=0).to(tl.int64)
+    begin = tl.load(tasks + task * 3 + 1, mask=there, other=0).to(tl.int64)
+    stop = tl.load(tasks + task * 3 + 2, mask=there, other=0).to(tl.int64)
+    return task, row, begin, stop, there
+
+
+@triton.jit
+def read_ids(position, valid, edge_id, relation):
+    """The ids of the pairs at positions [R, S], and their relations (zero without any)."""
+    pair_id = position
+    if edge_id is not None:
+        pair_id = tl.load(edge_id + position, mask=valid, other=0).to(tl.int64)
+    kind = tl.zeros_like(pair_id)
+    if relation is not None:
+        kind = tl.load(relation + pair_id, mask=valid, other=0).to(tl.int64)
+    return pair_id, kind
+
+
+@triton.jit
+def add_terms(
+    vectors, table, kind, edge_attr, edge_map, pair_id, valid, head, kept,
+    REAL: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, NUM_FEATURES: tl.constexpr,
+):  # fmt: skip
+    """Nodes' vectors [R, 1 or S, H, D] and what the pairs [R, S] add: the relation's vector, features by a map."""
+    total = vectors.to(REAL)
+    if table is not None:
+        total = total + load_vectors(table, kind, head, HEADS * WIDTH, WIDTH, kept, WIDTH, PADDED).to(REAL)
+    if edge_map is not None:
+        total = tl.broadcast_to(total, (kept.shape[0], kept.shape[1], kept.shape[2], PADDED))
+        total = add_map(
+            total, edge_attr, edge_map, pair_id, valid, head, head < HEADS, HEADS, WIDTH, PADDED, NUM_FEATURES
+        )
+    return total
+
+
+@triton.jit
 def keep_scale(
     seed, pair_id, head, first_head, least, grow, REAL: tl.constexpr, HEAD_BLOCK: tl.constexpr
 ):  # fmt: skip

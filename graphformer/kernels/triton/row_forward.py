@@ -12,7 +12,7 @@ import triton.language as tl
 from graphformer.kernels.triton.common import (
     LN_2,
     LOG2_E,
-    add_map,
+    add_terms,
     keep_scale,
     load_features,
     load_head_vectors,
@@ -21,6 +21,8 @@ from graphformer.kernels.triton.common import (
     load_vectors,
     pair_scores,
     pair_weight,
+    read_ids,
+    read_tasks,
     score_bias,
     store_own,
 )
@@ -42,13 +44,9 @@ def forward_rows(
     scale = tl.full((), scale, REAL)
     slope = tl.full((), slope, REAL)
     grow = tl.full((), grow, REAL)
-    task = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    task, row, begin, stop, there = read_tasks(tasks, num_tasks, ROWS)
     first_head = tl.program_id(1) * HEAD_BLOCK
     head = first_head + tl.arange(0, HEAD_BLOCK)
-    there = task < num_tasks
-    row = tl.load(tasks + task * 3, mask=there, other=0)
-    begin = tl.load(tasks + task * 3 + 1, mask=there, other=0).to(tl.int64)
-    stop = tl.load(tasks + task * 3 + 2, mask=there, other=0).to(tl.int64)
     inside = there[:, None] & (head < HEADS)[None, :]  # [R, H]
 
     q = load_vectors(query, row[:, None], head, query_stride, query_head_stride, inside[:, None, :], WIDTH, D).to(REAL)
@@ -71,23 +69,20 @@ def forward_rows(
         position = begin[:, None] + step + tl.arange(0, STEP)[None, :]
         valid = position < stop[:, None]
         node = tl.load(key_index + position, mask=valid, other=0)
-        pair_id = position
-        if edge_id is not None:
-            pair_id = tl.load(edge_id + position, mask=valid, other=0).to(tl.int64)
-        kind = pair_id
-        if relation is not None:
-            kind = tl.load(relation + pair_id, mask=valid, other=0).to(tl.int64)
+        pair_id, kind = read_ids(position, valid, edge_id, relation)
         pair_bias, kept = score_bias(
             bias, relation_bias, pair_id, kind, head, valid[:, :, None] & inside[:, None, :], HEADS, REAL
         )
-        k = load_vectors(key, node, head, key_stride, key_head_stride, kept, WIDTH, D).to(REAL)
-        v = load_vectors(value, node, head, value_stride, value_head_stride, kept, VALUE_WIDTH, V).to(REAL)
-        if relation_key is not None:
-            k += load_vectors(relation_key, kind, head, HEADS * WIDTH, WIDTH, kept, WIDTH, D).to(REAL)
-        if relation_value is not None:
-            v += load_vectors(relation_value, kind, head, HEADS * VALUE_WIDTH, VALUE_WIDTH, kept, VALUE_WIDTH, V).to(REAL)
-        if edge_key is not None:
-            k = add_map(k, edge_attr, edge_key, pair_id, valid, head, head < HEADS, HEADS, WIDTH, D, NUM_FEATURES)
+        k = load_vectors(key, node, head, key_stride, key_head_stride, kept, WIDTH, D)
+        v = load_vectors(value, node, head, value_stride, value_head_stride, kept, VALUE_WIDTH, V)
+        k = add_terms(
+            k, relation_key, kind, edge_attr, edge_key, pair_id, valid, head, kept,
+            REAL, HEADS, WIDTH, D, NUM_FEATURES,
+        )  # fmt: skip
+        v = add_terms(
+            v, relation_value, kind, None, None, pair_id, valid, head, kept,
+            REAL, HEADS, VALUE_WIDTH, V, NUM_FEATURES,
+        )  # fmt: skip
         attr = None
         if (edge_query is not None) or (edge_sum is not None):
             attr = load_features(edge_attr, pair_id, valid, NUM_FEATURES, F).to(REAL)

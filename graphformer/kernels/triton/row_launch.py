@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from graphformer.kernels.triton import row_backward, row_forward, row_sums
 from graphformer.kernels.triton.config import RowConfig, architecture_of, padded, row_config
 
 _REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
+_BY_NODE = {"query": "grad_query", "edge_query": "grad_edge_query", "edge_sum": "edge_sum"}  # the kernel's arguments
 _SHARERS = 256  # programs that sum what all pairs share
 
 
@@ -27,7 +27,7 @@ def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Ten
     num_rows, heads, _ = tensors.query.shape
     width, features = tensors.value.shape[2], call.num_features
     has_map = tensors.edge_value is not None
-    out = tensors.query.new_empty(num_rows, heads, width, dtype=call.dtype if has_map else tensors.query.dtype)
+    out = call.empty(num_rows, heads, width, dtype=call.dtype if has_map else tensors.query.dtype)
     soft = options.normalizer == "softmax"
     statistic = call.empty(num_rows, heads) if soft else _log_degree(tensors, rows, call.dtype)
     edge_sum = call.empty(num_rows, heads, features) if has_map else None
@@ -37,7 +37,7 @@ def forward(tensors: Tensors, rows: Rows, options: Options) -> tuple[Tensor, Ten
     call.whole_rows(row_forward.forward_rows, "forward", tasks, results | ids)
     num_pieces = tasks.pieces.shape[0]
     if num_pieces:
-        by_piece = {"out": call.empty(num_pieces, heads, width)}
+        by_piece: dict[str, Tensor | None] = {"out": call.empty(num_pieces, heads, width)}
         by_piece["statistic"] = call.empty(num_pieces, heads) if soft else statistic
         by_piece["edge_sum"] = call.empty(num_pieces, heads, features) if has_map else None
         call.pieces(row_forward.forward_rows, "forward", tasks, by_piece | ids)
@@ -57,7 +57,9 @@ def backward(
     call.given["grad_out"] = grad_out.contiguous()
     call.given["statistic"] = statistic
     if tensors.edge_value is not None:
-        call.given["edge_grad"] = torch.einsum("nhv,fhv->nhf", real_grad, tensors.edge_value.to(call.dtype)).contiguous()
+        call.given["edge_grad"] = torch.einsum(
+            "nhv,fhv->nhf", real_grad, tensors.edge_value.to(call.dtype)
+        ).contiguous()
     call.given["delta"] = torch.empty_like(statistic)
     grads = _by_query(call, out, wanted, needs)
     if wanted & {"key", "value"}:
@@ -118,8 +120,9 @@ def _by_query(call: _Call, out: Tensor, wanted: set[str], needs: Tensors) -> dic
 def _by_key(call: _Call, wanted: set[str]) -> dict[str, Tensor]:
     rows, tensors = call.rows, call.tensors
     assert tensors.value is not None
-    grads = {name: torch.empty_like(getattr(tensors, name), memory_format=torch.contiguous_format)
-             for name in ("key", "value") if name in wanted}  # fmt: skip
+    grads: dict[str, Tensor] = {}
+    for name in sorted(wanted & {"key", "value"}):
+        grads[name] = torch.empty_like(getattr(tensors, name), memory_format=torch.contiguous_format)
     sources = {"query_index": rows.query_index, "key_index": None, "edge_id": rows.key_edge_id}
     call.by_others(_key_tasks(rows), sources, grads, by_relation=False)
     return grads
@@ -181,7 +184,9 @@ class _Call:
         given["relation"] = rows.relation if any(table is not None for table in tables) else None
         given["edge_query"] = None
         if dot and given["edge_key"] is not None:
-            given["edge_query"] = torch.einsum("nhd,fhd->nhf", tensors.query.to(self.dtype), given["edge_key"]).contiguous()
+            given["edge_query"] = torch.einsum(
+                "nhd,fhd->nhf", tensors.query.to(self.dtype), given["edge_key"]
+            ).contiguous()
             given["edge_key"] = None
         given |= {"key_index": rows.key_index, "edge_grad": None, "seed": options.seed}
         kept = 1.0 - options.dropout
@@ -239,14 +244,13 @@ class _Call:
     ) -> None:
         """One pass; `out` is given where delta is taken from it."""
         tasks, delta = _query_tasks(self.rows), self.given["delta"]
-        by_node = {name: grads[name] for name in ("query", "edge_query", "edge_sum") if name in grads}
+        by_node = {name: grad for name, grad in grads.items() if name in _BY_NODE}
         more: dict[str, Any] = dict.fromkeys(("grad_query", "grad_edge_query", "edge_sum"))
         more |= dict.fromkeys(("query_mean", "edge_query_mean", "piece_delta"))
         more |= {"FINDS_DELTA": finds_delta, "num_pairs": self.num_pairs, "edge_id": self.rows.edge_id}
         more |= {"grad_bias": grads.get("bias"), "grad_edge_attr": by_head_block, "out": out}
-        kernel, argument = row_backward.backward_queries, {"edge_sum": "edge_sum"}
-        argument |= {"query": "grad_query", "edge_query": "grad_edge_query"}
-        results = {argument[name]: grad for name, grad in by_node.items()}
+        kernel = row_backward.backward_queries
+        results = {_BY_NODE[name]: grad for name, grad in by_node.items()}
         self.whole_rows(kernel, "backward", tasks, more | results)
         num_pieces = tasks.pieces.shape[0]
         if num_pieces == 0:
@@ -254,7 +258,7 @@ class _Call:
         by_piece = {name: self.empty(num_pieces, *grad.shape[1:]) for name, grad in by_node.items()}
         means = {name: torch.empty_like(by_piece[name]) for name in by_node if finds_delta and name != "edge_sum"}
         found = self.empty(num_pieces, self.heads) if finds_delta else None
-        results = {argument[name]: piece for name, piece in by_piece.items()}
+        results = {_BY_NODE[name]: piece for name, piece in by_piece.items()}
         results |= {f"{name}_mean": mean for name, mean in means.items()}
         self.pieces(kernel, "backward", tasks, more | results | {"piece_delta": found})
         if found is not None:
@@ -265,15 +269,17 @@ class _Call:
     def by_others(self, tasks: Tasks, lists: dict[str, Any], grads: dict[str, Tensor], *, by_relation: bool) -> None:
         """Passes by key and by relation; `grads` by "key", "value" and "bias"."""
         more = {"grad_key": None, "grad_value": None, "grad_bias": None, "BY_RELATION": by_relation, **lists}
-        self.whole_rows(
-            row_sums.backward_keys, "backward", tasks, more | {f"grad_{name}": grad for name, grad in grads.items()}
-        )
+        kernel, whole = row_sums.backward_keys, {f"grad_{name}": grad for name, grad in grads.items()}
+        self.whole_rows(kernel, "backward", tasks, more | whole)
         num_pieces = tasks.pieces.shape[0]
         if num_pieces == 0:
             return
         by_piece = {name: self.empty(num_pieces, *grad.shape[1:]) for name, grad in grads.items()}
         self.pieces(
-            row_sums.backward_keys, "backward", tasks, more | {f"grad_{name}": piece for name, piece in by_piece.items()}
+            row_sums.backward_keys,
+            "backward",
+            tasks,
+            more | {f"grad_{name}": piece for name, piece in by_piece.items()},
         )
         for name, piece in by_piece.items():
             self.sum_pieces(tasks, grads[name], piece, None)
@@ -328,6 +334,11 @@ def _log_degree(tensors: Tensors, rows: Rows, dtype: torch.dtype) -> Tensor:
         kept = torch.nn.functional.pad((bias != -torch.inf).cumsum(0), (0, 0, 1, 0))
         degree = kept[rows.ptr].diff(dim=0)
     return degree.to(dtype).log().contiguous()
+
+
+def _by_map(nodes: Tensor, maps: Tensor) -> Tensor:
+    """Vectors [N, H, D] by the transpose of maps [F, H, D], so that features can be multiplied by it. `[N, H, F]`."""
+    return torch.einsum("nhd,fhd->nhf", nodes, maps.to(nodes.dtype)).contiguous()
 
 
 def _through(features: Tensor, maps: Tensor, statistic: Tensor) -> Tensor:

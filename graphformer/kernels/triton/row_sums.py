@@ -11,7 +11,7 @@ import triton.language as tl
 
 from graphformer.kernels.triton.common import (
     activate,
-    add_map,
+    add_terms,
     keep_scale,
     load_features,
     load_head_vectors,
@@ -19,6 +19,8 @@ from graphformer.kernels.triton.common import (
     load_vectors,
     pair_scores,
     pair_weight,
+    read_ids,
+    read_tasks,
     score_bias,
     score_gradient,
     store_own,
@@ -44,18 +46,18 @@ def backward_keys(
     scale = tl.full((), scale, REAL)
     slope = tl.full((), slope, REAL)
     grow = tl.full((), grow, REAL)
-    task = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    task, row, begin, stop, there = read_tasks(tasks, num_tasks, ROWS)
     first_head = tl.program_id(1) * HEAD_BLOCK
     head = first_head + tl.arange(0, HEAD_BLOCK)
-    there = task < num_tasks
-    row = tl.load(tasks + task * 3, mask=there, other=0)
-    begin = tl.load(tasks + task * 3 + 1, mask=there, other=0).to(tl.int64)
-    stop = tl.load(tasks + task * 3 + 2, mask=there, other=0).to(tl.int64)
     inside = there[:, None] & (head < HEADS)[None, :]  # [R, H]
 
     w = None
     if weight is not None:
         w = load_head_vectors(weight, head, HEADS, WIDTH, D).to(REAL)
+    if not BY_RELATION:
+        own = inside[:, None, :]
+        own_key = load_vectors(key, row[:, None], head, key_stride, key_head_stride, own, WIDTH, D)
+        own_value = load_vectors(value, row[:, None], head, value_stride, value_head_stride, own, VALUE_WIDTH, V)
     moved = tl.zeros((ROWS, STEP, HEAD_BLOCK, D), REAL)
     summed = tl.zeros((ROWS, STEP, HEAD_BLOCK, V), REAL)
     biases = tl.zeros((ROWS, STEP, HEAD_BLOCK), REAL)
@@ -64,32 +66,32 @@ def backward_keys(
         position = begin[:, None] + step + tl.arange(0, STEP)[None, :]
         valid = position < stop[:, None]
         source = tl.load(query_index + position, mask=valid, other=0)
-        pair_id = position
-        if edge_id is not None:
-            pair_id = tl.load(edge_id + position, mask=valid, other=0).to(tl.int64)
-        own = tl.broadcast_to(row[:, None], position.shape)
-        node, kind = own, own.to(tl.int64)
+        pair_id, kind = read_ids(position, valid, edge_id, relation)
         if BY_RELATION:
-            node = tl.load(key_index + position, mask=valid, other=0)
-        elif relation is not None:
-            kind = tl.load(relation + pair_id, mask=valid, other=0).to(tl.int64)
+            kind = tl.broadcast_to(row[:, None], position.shape)
         pair_bias, kept = score_bias(
             bias, relation_bias, pair_id, kind, head, valid[:, :, None] & inside[:, None, :], HEADS, REAL
         )
         q = load_vectors(query, source, head, query_stride, query_head_stride, kept, WIDTH, D).to(REAL)
         go = load_vectors(grad_out, source, head, HEADS * VALUE_WIDTH, VALUE_WIDTH, kept, VALUE_WIDTH, V).to(REAL)
-        k = load_vectors(key, node, head, key_stride, key_head_stride, kept, WIDTH, D).to(REAL)
-        v = load_vectors(value, node, head, value_stride, value_head_stride, kept, VALUE_WIDTH, V).to(REAL)
+        if BY_RELATION:
+            node = tl.load(key_index + position, mask=valid, other=0)
+            k = load_vectors(key, node, head, key_stride, key_head_stride, kept, WIDTH, D)
+            v = load_vectors(value, node, head, value_stride, value_head_stride, kept, VALUE_WIDTH, V)
+        else:
+            k, v = own_key, own_value
+        k = add_terms(
+            k, relation_key, kind, edge_attr, edge_key, pair_id, valid, head, kept,
+            REAL, HEADS, WIDTH, D, NUM_FEATURES,
+        )  # fmt: skip
+        v = add_terms(
+            v, relation_value, kind, None, None, pair_id, valid, head, kept,
+            REAL, HEADS, VALUE_WIDTH, V, NUM_FEATURES,
+        )  # fmt: skip
         lse = load_scalars(statistic, source, head, kept, HEADS, 0.0).to(REAL)
         row_delta = tl.zeros(kept.shape, REAL)
         if NORMALIZER == "softmax":
             row_delta = load_scalars(delta, source, head, kept, HEADS, 0.0).to(REAL)
-        if relation_key is not None:
-            k += load_vectors(relation_key, kind, head, HEADS * WIDTH, WIDTH, kept, WIDTH, D).to(REAL)
-        if relation_value is not None:
-            v += load_vectors(relation_value, kind, head, HEADS * VALUE_WIDTH, VALUE_WIDTH, kept, VALUE_WIDTH, V).to(REAL)
-        if edge_key is not None:
-            k = add_map(k, edge_attr, edge_key, pair_id, valid, head, head < HEADS, HEADS, WIDTH, D, NUM_FEATURES)
         attr = None
         u = None
         eg = None
@@ -113,8 +115,8 @@ def backward_keys(
         gradient = tl.where(kept, gradient, 0.0)
         if grad_key is not None:
             t = q
-            if SCORE != "dot":
-                t = moves(q, k, w, slope, SCORE)
+            if SCORE != "dot":  # of a removed pair, the key is not zero here, and may be anything
+                t = tl.where(kept[:, :, :, None], moves(q, k, w, slope, SCORE), 0.0)
             moved += gradient[:, :, :, None] * t
         if grad_value is not None:
             summed += dropped[:, :, :, None] * go
@@ -177,25 +179,20 @@ def backward_shared(
             position = begin + step + tl.arange(0, STEP)[None, :]
             valid = position < stop
             node = tl.load(key_index + position, mask=valid, other=0)
-            pair_id = position
-            if edge_id is not None:
-                pair_id = tl.load(edge_id + position, mask=valid, other=0).to(tl.int64)
-            kind = pair_id
-            if relation is not None:
-                kind = tl.load(relation + pair_id, mask=valid, other=0).to(tl.int64)
+            pair_id, kind = read_ids(position, valid, edge_id, relation)
             pair_bias, kept = score_bias(
                 bias, relation_bias, pair_id, kind, head, valid[:, :, None] & inside, HEADS, REAL
             )
-            k = load_vectors(key, node, head, key_stride, key_head_stride, kept, WIDTH, D).to(REAL)
-            v = load_vectors(value, node, head, value_stride, value_head_stride, kept, VALUE_WIDTH, V).to(REAL)
-            if relation_key is not None:
-                k += load_vectors(relation_key, kind, head, HEADS * WIDTH, WIDTH, kept, WIDTH, D).to(REAL)
-            if relation_value is not None:
-                v += load_vectors(
-                    relation_value, kind, head, HEADS * VALUE_WIDTH, VALUE_WIDTH, kept, VALUE_WIDTH, V
-                ).to(REAL)
-            if edge_key is not None:
-                k = add_map(k, edge_attr, edge_key, pair_id, valid, head, head_inside, HEADS, WIDTH, D, NUM_FEATURES)
+            k = load_vectors(key, node, head, key_stride, key_head_stride, kept, WIDTH, D)
+            v = load_vectors(value, node, head, value_stride, value_head_stride, kept, VALUE_WIDTH, V)
+            k = add_terms(
+                k, relation_key, kind, edge_attr, edge_key, pair_id, valid, head, kept,
+                REAL, HEADS, WIDTH, D, NUM_FEATURES,
+            )  # fmt: skip
+            v = add_terms(
+                v, relation_value, kind, None, None, pair_id, valid, head, kept,
+                REAL, HEADS, VALUE_WIDTH, V, NUM_FEATURES,
+            )  # fmt: skip
             attr = None
             if edge_grad is not None:
                 attr = load_features(edge_attr, pair_id, valid, NUM_FEATURES, F).to(REAL)
@@ -217,7 +214,7 @@ def backward_shared(
     program = tl.program_id(0).to(tl.int64)
     mask = head_inside[:, None] & (column < WIDTH)
     if part_weight is not None:
-        if feature == 0:  # noqa: SIM102  # the first is decided when the kernel is compiled
+        if feature == 0:
             place = (program * HEADS + head[:, None]) * WIDTH + column
             tl.store(part_weight + place, tl.sum(tl.sum(weights, 1), 0), mask=mask)
     if part_map is not None:
