@@ -19,7 +19,7 @@ from graphformer import patterns
 from graphformer.graphs import AttentionGraph
 
 _HEADS, _WIDTH = 3, 24  # no powers of two, so that all is masked; the cases, whose first call is timed, have others
-_HUB = 1100  # pairs of one row, above what any loop takes in one piece
+_HUB = 700  # pairs of one row, above what any loop takes in one piece
 _FEW = 32  # pairs that the table of tolerances speaks of
 _FLOATS = ("query", "key", "value", "grad_out", "edge_attr", "edge_map")
 

@@ -215,12 +215,14 @@ class Worker:
     ) -> list[Row]:
         out = []
         for measured in case.measures:
-            bound = bound_seconds(case.work[measured], self.peaks) if measured in case.work and self.peaks else None
+            is_bound = measured in case.work and self.peaks and not self.is_tiny
+            bound = bound_seconds(case.work[measured], self.peaks) if is_bound else None
             for provider in providers:
                 if _is_asked(case, measured, provider.name):
                     taken = samples.get(measured, {}).get(provider.name)
                     row = row_of(case, measured, provider, verdicts, taken)
                     row.bound_s, row.note = bound, (notes or {}).get(provider.name, "")
+                    row.aim = None if self.is_tiny else row.aim  # aims are of the case's own size
                     out.append(row)
         return out
 
@@ -274,7 +276,10 @@ def main() -> None:
     """Measure as the settings say."""
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what others print shall not be read as ours
-    Worker(json.loads(sys.argv[1]), channel).run()
+    worker = Worker(json.loads(sys.argv[1]), channel)
+    if worker.is_tiny:  # an interpreter has use for one
+        torch.set_num_threads(1)
+    worker.run()
 
 
 if __name__ == "__main__":
