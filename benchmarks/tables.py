@@ -85,8 +85,12 @@ def family_table(record: Record, family: str) -> str:
     lines += [f"- `{case}`: {sizes}" for case, sizes in dict.fromkeys((row.case, row.sizes) for row in rows)]
     notes = dict.fromkeys((row.case, row.provider, row.note) for row in rows if row.note)
     lines += [f"- `{case}`, {provider}: {note}" for case, provider, note in notes]
-    reasons = dict.fromkeys((r.case, r.provider, r.measure, r.status, r.reason) for r in rows if r.status != "ran")
-    lines += [f"- {status}: `{case}`, {who}, {what}: {why}" for case, who, what, status, why in reasons]
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if row.status != "ran":
+            reasons.setdefault((row.status, row.case, row.provider, row.reason), []).append(row.measure)
+    for (status, case, who, why), what in reasons.items():
+        lines.append(f"- {status}: `{case}`, {who}, {', '.join(what)}: {why}")
     known = [name for name in dict.fromkeys(row.provider for row in rows) if name in PROVIDERS]
     lines += [f"- {name}: {PROVIDERS[name].about}" for name in known]
     return "\n".join(lines) + "\n"
