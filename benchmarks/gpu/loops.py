@@ -52,16 +52,22 @@ def _graph(key: torch.Tensor, query: torch.Tensor, size: tuple[int, int], device
     return AttentionGraph.from_edge_index(torch.stack((key, query)).to(device), size=size)
 
 
-def _runs(device: str) -> AttentionGraph:
-    """A window over sets of several lengths, held as runs."""
-    return patterns.Window(9).on(torch.tensor([41, 3, 18], device=device))
+def _window(device: str) -> AttentionGraph:
+    """Runs long enough for tall tiles, over sets of two lengths."""
+    return patterns.Window(20).on(torch.tensor([60, 3], device=device))
+
+
+def _sets(device: str) -> AttentionGraph:
+    """Runs so short that tiles are low: full attention in small sets."""
+    return patterns.Full().on(torch.tensor([5, 9, 3, 12, 7, 4], device=device))
 
 
 LOOPS: dict[str, Callable[[str], AttentionGraph]] = {
     "packed rows": _short_rows,
     "rows": _rows,
     "hub split": _hubs,
-    "tiles": _runs,
+    "tiles": _window,
+    "short tiles": _sets,
 }
 # What `explain` says where a loop has something to do.
 _TOLD = {

@@ -50,7 +50,11 @@ _TILES = Knobs(
     {"rows": (16, 32, 128), "step": (16, 32, 128), "warps": (2, 8), "stages": (1, 3, 4)},
     {"forward": FORWARD, "by_query": BOTH, "by_key": BOTH},
 )
-_BY_FAMILY = {"irregular": _ROWS, "anemoi": _ROWS, "window": _TILES, "molecules": _TILES}
+_SHORT_TILES = _TILES._replace(
+    start={"rows": 16, "step": 32, "warps": 1, "stages": 2},
+    choices={"step": (16, 64), "warps": (2, 4), "stages": (1, 3), "rows": (32,)},
+)
+_BY_FAMILY = {"irregular": _ROWS, "anemoi": _ROWS, "window": _TILES, "molecules": _SHORT_TILES}
 
 
 class Found(NamedTuple):
