@@ -54,3 +54,18 @@ def complaint(found: dict[str, Tensor], expected: dict[str, Tensor], terms: int 
     if len(found) > 1 and missing:
         return f"no gradient of {', '.join(sorted(missing))}"
     return ""
+
+
+def farthest(found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[str, float]:
+    """(which number, by what share of the oracle's norm) is farthest off, of those that both have in one shape.
+
+    Means of many values are so small that an absolute tolerance says little about them; this does.
+    """
+    errors = {"": 0.0}
+    for name, tensor in found.items():
+        want = expected.get(name)
+        if want is not None and want.is_floating_point() and want.shape == tensor.shape and want.numel():
+            norm = float(want.double().norm())
+            off = float((tensor.double() - want.double()).norm())
+            errors[name] = off / norm if norm else off
+    return max(errors.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])

@@ -172,6 +172,11 @@ def test_rivals_may_round_and_ours_may_not():
     assert _judge(PROVIDERS["triton"], off, expected)[0].startswith("wrong: out: off by")
     assert _judge(PROVIDERS["pyg-eager"], other, expected)[0].startswith("wrong: out: off by")
     assert _judge(PROVIDERS["pyg-eager"], {"out": off["out"] * torch.nan}, expected)[0].startswith("wrong")
+    small = {"out": expected["out"] * 1e-4}
+    assert gate.complaint({"out": small["out"].roll(1, 0)}, small) == ""  # all below the absolute tolerance
+    assert _judge(PROVIDERS["triton"], {"out": small["out"].roll(1, 0)}, small)[0].startswith("wrong: out is off by 1")
+    assert _judge(PROVIDERS["triton"], {"out": small["out"] * torch.nan}, small)[0].startswith("wrong")
+    assert _judge(PROVIDERS["triton"], small, small) == ("", "")
 
 
 def test_the_graphs_are_those_of_the_published_figures():
