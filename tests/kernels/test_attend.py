@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from backends import BACKENDS
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -15,7 +16,6 @@ from graphformer.kernels import formula, segments
 from graphformer.testing import DEGENERATE_GRAPHS, assert_close, assert_matches_oracle, random_graph
 
 N, M, H, D, DV, E, R, F = 5, 7, 3, 4, 2, 29, 4, 6
-BACKENDS = ["reference", "native"]
 SCORES = {
     "dot": lambda weight: "dot",
     "gatv2": lambda weight: gf.Additive(weight),

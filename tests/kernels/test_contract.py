@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 import torch._dynamo.testing
+from backends import BACKENDS
 from torch import Tensor
 
 import graphformer as gf
@@ -31,7 +32,7 @@ def nodes(graph: gf.AttentionGraph, dtype: torch.dtype = torch.float64) -> list[
 SCORES_AND_BACKENDS = [
     pytest.param(score, backend, id=f"{name}-{backend}")
     for name, score in (("dot", "dot"), ("gatv2", gf.Additive(torch.ones(H, D).double())))
-    for backend in ("reference", "native")
+    for backend in BACKENDS
 ] + [pytest.param(lambda q, k: (q * k).sum(2), "auto", id="own")]
 
 
@@ -102,7 +103,7 @@ def test_a_poisoned_query_leaves_what_it_was_removed_from_alone(score: object, b
         assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(result.square().sum(), learned))
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_poisoned_map_leaves_empty_rows_alone(backend: str) -> None:
     graph = gf.AttentionGraph.from_edge_index(torch.tensor([[0], [1]]), num_nodes=2)
     q, k, v = nodes(graph)
@@ -114,7 +115,7 @@ def test_a_poisoned_map_leaves_empty_rows_alone(backend: str) -> None:
     assert bool((grad[0] == 0).all())
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_scores_that_overflow_to_minus_infinity_remove_their_pairs(backend: str) -> None:
     graph = gf.AttentionGraph.from_edge_index(torch.tensor([[0, 1], [0, 1]]), num_nodes=2)
     q, k, v = (t.detach().float() for t in nodes(graph))
@@ -128,7 +129,7 @@ def test_scores_that_overflow_to_minus_infinity_remove_their_pairs(backend: str)
 
 
 @pytest.mark.parametrize("which", ["query", "key", "value"])
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_non_finite_row_reaches_only_its_neighbours(backend: str, which: str) -> None:
     graph = gf.AttentionGraph.from_edge_index(torch.tensor([[0, 1, 2, 2], [0, 0, 1, 2]]), num_nodes=3)
     tensors = dict(zip(("query", "key", "value"), nodes(graph), strict=True))
@@ -153,7 +154,7 @@ def test_dropout_is_a_function_of_seed_edge_and_head() -> None:
     assert correlation.abs().max() < 0.15
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_is_kept_grows_exactly(dtype: torch.dtype, backend: str) -> None:
     graph = gf.AttentionGraph.from_dense(torch.ones(40, 1).bool())
@@ -168,7 +169,7 @@ def test_dropout_beyond_32_bits() -> None:
     assert not torch.equal(low, high)
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_dropout_follows_the_edge_id_not_the_row_order(backend: str) -> None:
     graph = random_graph(N, M, num_edges=E)
     q, k, v = nodes(graph)
@@ -214,7 +215,7 @@ def test_without_a_seed_torch_decides() -> None:
 # ------------------------------------------------------------------ determinism
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_bitwise_equal_for_any_number_of_threads(backend: str) -> None:
     graph = random_graph(300, num_edges=40_000, num_relations=3)
     x, table = torch.randn(300, 2, 8, requires_grad=True), torch.randn(3, 2, requires_grad=True)
@@ -245,7 +246,7 @@ def _operator_arguments(backend: str) -> tuple[object, ...]:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck reads it from copies that it makes
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck(backend: str) -> None:
     arguments = _operator_arguments(backend)
     torch.library.opcheck(attend_op, arguments)
@@ -411,7 +412,7 @@ REFUSALS = {
     "backend": (
         (Q, K, V, GRAPH),
         {"backend": "referense"},
-        "backend must be one of auto, native, reference; got 'referense'",
+        "backend must be one of auto, native, triton, reference; got 'referense'",
     ),
 }
 

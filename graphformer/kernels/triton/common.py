@@ -194,14 +194,14 @@ def pair_scores(
 
 @triton.jit
 def pair_weight(score, statistic, kept, NORMALIZER: tl.constexpr):
-    """alpha [R, S, H] of scores by the rows' statistic, zero where not kept."""
+    """alpha [R, S, H] of scores by the rows' statistic, zero where not kept, and where a score overflowed to -inf."""
     if NORMALIZER == "softmax":
         weight = tl.exp2((score - statistic) * LOG2_E)
     elif NORMALIZER == "relu":
         weight = tl.where(score < 0, 0.0, score) * tl.exp2(-statistic * LOG2_E)
     else:
         weight = 1 / (1 + tl.exp2((statistic - score) * LOG2_E))
-    return tl.where(kept, weight, 0.0)
+    return tl.where(kept & (score != -float("inf")), weight, 0.0)
 
 
 @triton.jit

@@ -80,7 +80,8 @@ def backward(
         grads["edge_value"] = _outer(grads.pop("edge_sum"), real_grad, statistic)
     return Tensors(
         *(  # type: ignore[arg-type]
-            grads[name].to(getattr(tensors, name).dtype) if name in wanted else None for name in Tensors._fields
+            grads[name].to(getattr(tensors, name).dtype).contiguous() if name in wanted else None
+            for name in Tensors._fields
         )
     )
 
@@ -172,14 +173,13 @@ class _Call:
         value_width = tensors.value.shape[2]
         self.architecture = architecture_of(tensors.query.device)
         dot = options.score == "dot"
-        given: dict[str, Any] = {
-            name: None if tensor is None else tensor.contiguous() for name, tensor in tensors._asdict().items()
-        }
+        given: dict[str, Any] = {}
         for name in ("query", "key", "value"):
             given[name] = nodes = _last_contiguous(getattr(tensors, name))
             given[f"{name}_stride"], given[f"{name}_head_stride"] = nodes.stride()[:2]
         for name in ("weight", "bias", "relation_bias", "relation_key", "relation_value", "edge_attr", "edge_key"):
-            given[name] = None if given[name] is None else given[name].to(self.dtype)
+            tensor = getattr(tensors, name)
+            given[name] = None if tensor is None else tensor.to(self.dtype).contiguous()
         tables = (tensors.relation_bias, tensors.relation_key, tensors.relation_value)
         given["relation"] = rows.relation if any(table is not None for table in tables) else None
         given["edge_query"] = None
