@@ -77,7 +77,9 @@ class Measured:
 
     def __init__(self, args: argparse.Namespace, started: float) -> None:
         self.args, self.ends_at = args, started + args.limit
-        run = describe_run(0, 1 if args.dry_run else args.repeats, args.dry_run) | {"limit_s": args.limit}
+        run = describe_run(torch.get_num_threads(), 1 if args.dry_run else args.repeats, args.dry_run) | {
+            "limit_s": args.limit
+        }
         run["commit"] = args.commit or run["commit"]
         self.record = Record(describe_machine(), run, [])
         self.path: Path | None = None
