@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure; ``python -m benchmarks tables``: write the tables from what was measured."""
+"""``python -m benchmarks``: measure; ``tables``: write the tables from what was measured; ``gpu``: measure on a GPU."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ FAMILIES = (
 def main(words: list[str] | None = None) -> int:
     """Run the command; the exit status is 1 where one of our own rows is wrong or failed."""
     words = sys.argv[1:] if words is None else words
+    if words[:1] == ["gpu"]:
+        from benchmarks.gpu.command import main as on_gpu
+
+        return on_gpu(words[1:])
     return _tables(words[1:]) if words[:1] == ["tables"] else _measure(words)
 
 

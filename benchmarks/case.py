@@ -15,8 +15,9 @@ from graphformer.patterns import Pattern
 FORWARD, BOTH = "forward", "forward+backward"
 MEMORY, PER_EDGE = "peak memory", "memory per edge"
 BUILD, EPOCH = "build", "epoch"
+FIRST, STEP = "first call", "training step"
 ON, ON_MEMORY, BUILD_MEMORY, HELD = "on", "on, peak memory", "build, peak memory", "graph"
-TIMED = (FORWARD, BOTH, BUILD, EPOCH, ON)  # in seconds; the others are bytes
+TIMED = (FORWARD, BOTH, BUILD, EPOCH, ON, FIRST, STEP)  # in seconds; the others are bytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Case:
         needs_data: Whether `--root` must hold the data.
         most_repeats: Rounds at most, for what takes long.
         ours_only: Measures of a part of our work that the others' has not.
+        device: Where the inputs lie.
+        edges: Pairs that attend, where edges a second are to be told.
+        needs_s: Seconds that it takes at least; where a run has fewer left, it is skipped.
     """
 
     family: str
@@ -60,6 +64,9 @@ class Case:
     needs_data: bool = False
     most_repeats: int = 1000
     ours_only: tuple[str, ...] = ()
+    device: str = "cpu"
+    edges: int | None = None
+    needs_s: float = 0.0
 
     @property
     def key(self) -> str:
@@ -82,6 +89,9 @@ class Attention:
         radius: Of the window, where the pattern is one.
         is_full: Whether every query attends to its whole set.
         more: Further inputs of the same kind, where a slope over their edges is asked for.
+        edge_attr: Features of the edges by id, `[E, F]`, or None.
+        edge_map: Brings the features into keys and values, `[F, H, D]`; comes with `edge_attr`.
+        build: Makes the graph anew from what it was made of, where that is measured beside.
     """
 
     query: Tensor
@@ -94,6 +104,9 @@ class Attention:
     radius: int | None = None
     is_full: bool = False
     more: tuple[Callable[[], Attention], ...] = ()
+    edge_attr: Tensor | None = None
+    edge_map: Tensor | None = None
+    build: Callable[[], AttentionGraph] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def numbers(run: Run, gradients: bool) -> dict[str, Tensor]:
     return run.common({"out": out.detach(), **dict(zip(run.leaves, grads, strict=True))})
 
 
-def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+def complaint(found: dict[str, Tensor], expected: dict[str, Tensor], terms: int = _FEW_DOZEN) -> str:
     """What is wrong with a provider's numbers; empty if nothing is.
 
     The tolerance table of graphformer.testing speaks of a few dozen terms of order one. A gradient that is summed over
@@ -30,6 +30,7 @@ def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
     Args:
         found: By the common names. May lack gradients where the provider has no backward.
         expected: The oracle's.
+        terms: Pairs of the longest row, where these are more than a few dozen: rounding grows with their square root.
     """
     for name, tensor in found.items():
         if name not in expected:
@@ -41,7 +42,7 @@ def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
             if not tensor.equal(want):
                 return f"{name}: {int((tensor != want).sum())} of {want.numel()} integers differ"
             continue
-        scale = max(1.0, float(want.double().square().mean().sqrt()))
+        scale = max(1.0, float(want.double().square().mean().sqrt()), math.sqrt(terms / _FEW_DOZEN))
         if len(tensor) != len(expected["out"]):
             scale = max(scale, math.sqrt(len(expected["out"]) / _FEW_DOZEN))
         try:
@@ -53,3 +54,18 @@ def complaint(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
     if len(found) > 1 and missing:
         return f"no gradient of {', '.join(sorted(missing))}"
     return ""
+
+
+def farthest(found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[str, float]:
+    """(which number, by what share of the oracle's norm) is farthest off, of those that both have in one shape.
+
+    Means of many values are so small that an absolute tolerance says little about them; this does.
+    """
+    errors = {"": 0.0}
+    for name, tensor in found.items():
+        want = expected.get(name)
+        if want is not None and want.is_floating_point() and want.shape == tensor.shape and want.numel():
+            norm = float(want.double().norm())
+            off = float((tensor.double() - want.double()).norm())
+            errors[name] = off / norm if norm else off
+    return max(errors.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])

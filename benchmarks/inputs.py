@@ -18,16 +18,21 @@ _RMAT_QUADRANTS = (0.45, 0.22, 0.22)  # the fourth takes the rest
 
 @lru_cache(maxsize=2)
 def rmat(num_nodes: int, num_edges: int, levels: int, seed: int = 0) -> Tensor:
+    """The list of :func:`draw_rmat` on the CPU; the last two are kept."""
+    return draw_rmat(num_nodes, num_edges, levels, seed)
+
+
+def draw_rmat(num_nodes: int, num_edges: int, levels: int, seed: int = 0, device: str = "cpu") -> Tensor:
     """An R-MAT edge list `[2, E]`: skewed degrees, repeated edges kept, ids folded to `num_nodes`.
 
     References:
         Chakrabarti, Zhan and Faloutsos, "R-MAT: a recursive model for graph mining", 2004.
     """
-    generator = torch.Generator().manual_seed(seed)
-    borders = torch.tensor(_RMAT_QUADRANTS).cumsum(0)
-    ends = torch.zeros(2, num_edges, dtype=torch.int64)
+    generator = torch.Generator(device).manual_seed(seed)
+    borders = torch.tensor(_RMAT_QUADRANTS, device=device).cumsum(0)
+    ends = torch.zeros(2, num_edges, dtype=torch.int64, device=device)
     for _ in range(levels):
-        quadrant = torch.bucketize(torch.rand(num_edges, generator=generator), borders, right=True)
+        quadrant = torch.bucketize(torch.rand(num_edges, generator=generator, device=device), borders, right=True)
         ends = 2 * ends + torch.stack((quadrant // 2, quadrant % 2))
     return ends % num_nodes
 

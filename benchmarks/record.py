@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import os
 import platform
 import re
 import subprocess
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +17,8 @@ from benchmarks.case import PER_EDGE
 from benchmarks.measure import Summary, ratios, summarize
 
 FORMAT = 1
-_PACKAGES = ("torch", "torch-geometric", "torch-scatter", "dgl", "numpy", "scipy")
+_PACKAGES = ("torch", "triton", "torch-geometric", "torch-scatter", "dgl", "numpy", "scipy")
+_MEASURED_AGAINST = ("auto", "triton", "native")  # ratios are to the first of these that a case asks
 
 
 @dataclass
@@ -40,6 +39,7 @@ class Row:
             bytes to stay below; or None.
         note: What else the reader should know.
         date: When it was measured.
+        edges: Pairs that attend, where edges a second are told.
     """
 
     family: str
@@ -54,6 +54,7 @@ class Row:
     aim: float | None = None
     note: str = ""
     date: str = ""
+    edges: int | None = None
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -74,12 +75,14 @@ class Record:
     run: dict[str, Any]
     rows: list[Row]
 
-    def ratio(self, row: Row, ours: str = "native") -> Summary | None:
+    def ratio(self, row: Row) -> Summary | None:
         """How many times faster (or smaller) ours is than this row, round by round.
 
         None for our own row, where one of the two did not run, and for bytes an edge, of which ours may have none.
         """
-        mine = next((r for r in self.rows if r.key == (*row.key[:3], ours)), None)
+        beside = {r.provider: r for r in self.rows if r.key[:3] == row.key[:3]}
+        ours = next((name for name in _MEASURED_AGAINST if name in beside), "")
+        mine = beside.get(ours)
         if mine is None or row.provider == ours or not (mine.status == row.status == "ran"):
             return None
         if row.measure == PER_EDGE or len(mine.samples) != len(row.samples):  # measured at different times
@@ -113,8 +116,8 @@ def load(path: Path) -> Record:
 def place(out: Path, record: Record) -> Path:
     """<out>/<machine>/<commit>.json; a quick run's name says so."""
     machine, run = record.machine, record.run
-    words = f"{machine['cpu']} {machine['instruction_set']} {threads(run)}".lower()
-    words = words.replace("(r)", "").replace("(tm)", "")
+    words = machine.get("device") or f"{machine['cpu']} {machine['instruction_set']} {threads(run)}"
+    words = words.lower().replace("(r)", "").replace("(tm)", "")
     folder = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
     return out / folder / f"{run['commit']}{'-quick' if run['quick'] else ''}.json"
 
@@ -148,14 +151,11 @@ def today() -> str:
 
 
 def _instruction_set() -> str:
-    """What `graphformer env` tells of the C++ library: the last word of "compiled, runs with avx2", or "not built"."""
-    from graphformer.cli import env
+    """That the C++ library chose, or "not built"."""
+    from graphformer import _library
+    from graphformer.kernels import native
 
-    told = io.StringIO()
-    with redirect_stdout(told):
-        env.run([])
-    line = next(line for line in told.getvalue().splitlines() if line.startswith("native "))
-    return "not built" if "not built" in line else line.split()[-1]
+    return _library.instruction_set() if native.LIBRARY else "not built"
 
 
 def _cpu_model() -> str:

@@ -54,7 +54,7 @@ def run_case(
         except CannotRun as reason:
             verdicts[provider.name] = f"not run: {reason}"
         except Exception as error:  # noqa: BLE001 - whatever a rival raises is a row of the table, and ends no run
-            verdicts[provider.name] = f"failed: {type(error).__name__}: {_one_line(error)}"
+            verdicts[provider.name] = f"failed: {type(error).__name__}: {one_line(error)}"
     del expected
     rows = []
     for measured in case.measures:
@@ -63,11 +63,11 @@ def run_case(
         samples = _samples(case, measured, able, min(repeats, case.most_repeats), quick, threads)
         bound = measure.bound_seconds(case.work[measured], peaks) if measured in case.work else None
         for provider in asked:
-            row = _row(case, measured, provider, verdicts, samples.get(provider.name))
+            row = row_of(case, measured, provider, verdicts, samples.get(provider.name))
             row.bound_s = bound
             row.note = runs[provider.name].note if provider.name in runs else ""
             rows.append(row)
-            tell(_line(row))
+            tell(line_of(row))
     del runs, inputs
     gc.collect()
     return rows
@@ -112,14 +112,15 @@ def _samples(
             points = peak.extra_bytes(case.key, name, measured, quick=quick, threads=threads)
             out[name] = [peak.slope(points) if measured == PER_EDGE else float(points[0][1])]
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            out[name] = f"failed: {_one_line(error)}"
+            out[name] = f"failed: {one_line(error)}"
     return out
 
 
-def _row(
+def row_of(
     case: Case, measured: str, provider: Provider, verdicts: dict[str, str], samples: list[float] | str | None
 ) -> Row:
-    row = Row(case.family, case.name, measured, provider.name, case.sizes, "ran", date=today())
+    """The row of one measure: what was sampled, or why nothing was."""
+    row = Row(case.family, case.name, measured, provider.name, case.sizes, "ran", date=today(), edges=case.edges)
     row.aim = case.aims.get(measured, {}).get(provider.name)
     reason = provider.why_not(case, measured)
     if reason:
@@ -133,7 +134,8 @@ def _row(
     return row
 
 
-def _line(row: Row) -> str:
+def line_of(row: Row) -> str:
+    """A row for the terminal."""
     head = f"{row.family}/{row.case} {row.measure}, {row.provider}: "
     if row.status != "ran":
         return head + f"{row.status} ({row.reason})"
@@ -145,5 +147,6 @@ def _line(row: Row) -> str:
     return head + f"{summary.median * 1e3:.2f} ms (minimum {summary.minimum * 1e3:.2f}){of_bound}"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, without its breaks and its length."""
     return " ".join(str(error).split())[:200]

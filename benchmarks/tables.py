@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from benchmarks.case import PER_EDGE, TIMED
+from benchmarks.case import BOTH, FORWARD, PER_EDGE, STEP, TIMED
 from benchmarks.plots import draw_family
 from benchmarks.providers import OURS, PROVIDERS
 from benchmarks.record import Record, Row, load, threads
@@ -64,17 +65,32 @@ def write(records: Mapping[Path, Record], target: Path) -> None:
     target.write_text("\n".join(parts))
 
 
+def write_one(record: Record, target: Path) -> None:
+    """Write the tables of one record, without pictures."""
+    families = dict.fromkeys(row.family for row in record.rows)
+    tables = [part for family in families for part in (f"### {family}\n", family_table(record, family))]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n".join((_about(record), *tables)))
+
+
 def family_table(record: Record, family: str) -> str:
     """One family in Markdown: the table, the sizes, and why something is a dash."""
     rows = [row for row in record.rows if row.family == family]
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|---|---|" + "---:|" * 7]
-    lines += ["| " + " | ".join(_cells(record, row)) + " |" for row in rows]
+    with_rate = any(row.edges for row in rows)
+    columns = (*_COLUMNS, "edges/s") if with_rate else _COLUMNS
+    lines = ["| " + " | ".join(columns) + " |", "|---|---|---|" + "---:|" * (len(columns) - 3)]
+    for row in rows:
+        lines.append("| " + " | ".join((*_cells(record, row), *((_rate(row),) if with_rate else ()))) + " |")
     lines.append("")
     lines += [f"- `{case}`: {sizes}" for case, sizes in dict.fromkeys((row.case, row.sizes) for row in rows)]
     notes = dict.fromkeys((row.case, row.provider, row.note) for row in rows if row.note)
     lines += [f"- `{case}`, {provider}: {note}" for case, provider, note in notes]
-    reasons = dict.fromkeys((r.case, r.provider, r.measure, r.status, r.reason) for r in rows if r.status != "ran")
-    lines += [f"- {status}: `{case}`, {who}, {what}: {why}" for case, who, what, status, why in reasons]
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if row.status != "ran":
+            reasons.setdefault((row.status, row.case, row.provider, row.reason), []).append(row.measure)
+    for (status, case, who, why), what in reasons.items():
+        lines.append(f"- {status}: `{case}`, {who}, {', '.join(what)}: {why}")
     known = [name for name in dict.fromkeys(row.provider for row in rows) if name in PROVIDERS]
     lines += [f"- {name}: {PROVIDERS[name].about}" for name in known]
     return "\n".join(lines) + "\n"
@@ -93,6 +109,12 @@ def _cells(record: Record, row: Row) -> list[str]:
     cells.append("" if row.aim is None else f"{_aim(row)}: {'yes' if reached(record, row) else 'no'}")
     has_bound = row.bound_s and row.provider in OURS
     return [*cells, f"{row.bound_s / mine.median:.0%}" if has_bound and row.bound_s else ""]
+
+
+def _rate(row: Row) -> str:
+    if not row.edges or row.status != "ran" or row.measure not in (FORWARD, BOTH, STEP):
+        return ""
+    return f"{row.edges / row.summary.median:.3g}"
 
 
 def _ratio_spread(row: Row, ratio: tuple[float, ...]) -> str:
@@ -139,11 +161,21 @@ def _about(record: Record) -> str:
         else "not measured"
     )
     quick = " A quick run: small sizes, few rounds." if run["quick"] else ""
+    on_cpu = f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['instruction_set']}, {machine['system']}"
     return (
-        f"## {machine['cpu']}, {threads(run)}\n\n"
-        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['instruction_set']}, {machine['system']}; "
+        f"## {machine.get('device') or machine['cpu'] + ', ' + threads(run)}\n\n"
+        f"{_device(machine)}{on_cpu}; "
         f"{versions}; commit {run['commit']}, {run['date']} UTC, {run['repeats']} rounds at most.{quick}\n"
         f"Peaks of the same run: {reached_peaks}.\n"
+    )
+
+
+def _device(machine: Mapping[str, Any]) -> str:
+    if "capability" not in machine:
+        return ""
+    return (
+        f"{machine['capability']}, {machine['device_memory_gib']} GiB, {machine['multiprocessors']} multiprocessors, "
+        f"L2 of {machine['l2_mib']} MiB, flushed before every sample, CUDA {machine['cuda']}; host: {machine['cpu']}, "
     )
 
 

@@ -36,13 +36,17 @@ from graphformer.graphs.describe import num_bytes
 from graphformer.kernels import attend, explain
 
 
-def _why_not(backend: str, case: Case, measure: str) -> str:
-    one = torch.ones(1, 1, 1)
-    lines = explain(one, one, one, AttentionGraph.from_dense(torch.ones(1, 1).bool())).splitlines()
+def why_not(backend: str, case: Case, measure: str) -> str:
+    """Why a backend cannot run on the case's device; empty if it can."""
+    if backend == "auto":
+        return ""
+    one = torch.ones(1, 1, 1, device=case.device)
+    lines = explain(one, one, one, AttentionGraph.from_dense(one[0].bool())).splitlines()
     return next(line for line in lines if line.startswith(f"{backend}:")).partition("cannot: ")[2]
 
 
-def _prepare(backend: str, case: Case, inputs: Any) -> Run:
+def prepare(backend: str, case: Case, inputs: Any) -> Run:
+    """Inputs of any kind on a backend."""
     if isinstance(inputs, Attention | Layer):
         _make_layouts(inputs.graph)
     if isinstance(inputs, Attention):
@@ -65,13 +69,18 @@ def _make_layouts(graph: AttentionGraph) -> None:
 
 
 def _attend(backend: str, inputs: Attention) -> Run:
-    query, key, value = leaves_of(inputs.query, inputs.key, inputs.value)
-    graph = inputs.graph
+    leaves = dict(zip(("query", "key", "value"), leaves_of(inputs.query, inputs.key, inputs.value), strict=True))
+    nodes, terms, graph = tuple(leaves.values()), {"relation_bias": inputs.relation_bias}, inputs.graph
+    if inputs.edge_map is not None:
+        (leaves["edge_map"],) = (edge_map,) = leaves_of(inputs.edge_map)
+        terms |= {"edge_attr": inputs.edge_attr, "edge_key": edge_map, "edge_value": edge_map}
 
     def forward() -> Tensor:
-        return attend(query, key, value, graph, relation_bias=inputs.relation_bias, backend=backend)
+        return attend(*nodes, graph, **terms, backend=backend)
 
-    return Run(forward, {"query": query, "key": key, "value": value}, inputs.grad_out)
+    build = inputs.build
+    actions = {} if build is None else {BUILD: lambda: _make_layouts(build())}
+    return Run(forward, leaves, inputs.grad_out, actions=actions)
 
 
 class OurLayer(torch.nn.Module):
@@ -217,7 +226,7 @@ def _prepare_without(case: Case, inputs: Layer | Training) -> Run:
 
 PROVIDERS = (
     *(
-        Provider(name, f"graphformer, backend {name}", partial(_why_not, name), partial(_prepare, name))
+        Provider(name, f"graphformer, backend {name}", partial(why_not, name), partial(prepare, name))
         for name in ("native", "reference")
     ),
     Provider(
