@@ -74,6 +74,8 @@ _TOLD = {
     "packed rows": r"[1-9]\d* short rows share programs",
     "rows": r"[1-9]\d* have one each",
     "hub split": r"[1-9]\d* are split",
+    "tiles": "tiles of 64 rows",
+    "short tiles": "tiles of 16 rows",
 }
 
 

@@ -301,7 +301,7 @@ class AttentionGraph:
         return self.key_side.tiles
 
     def prepare(self) -> AttentionGraph:
-        """Make what a kernel otherwise makes when first called: the keys' side and the tiles. Returns the graph itself.
+        """Make what a kernel otherwise makes when first called: the keys' side, tiles, work lists. Returns the graph.
 
         Layers share both, and both travel with the graph: call it where a batch is collated in a worker process of a
         data loader (a union has them anew, so in the members' transform it helps only graphs that are used alone).
@@ -311,7 +311,8 @@ class AttentionGraph:
             >>> graph.tiles_by_key.segments.tolist()
             [[0, 40, -1], [0, 40, 255]]
         """
-        _ = self.tiles_by_query, self.tiles_by_key
+        self.query_side.prepare()
+        self.key_side.prepare()
         return self
 
     # ---------------------------------------------------------------- moving

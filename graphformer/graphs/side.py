@@ -123,6 +123,13 @@ class Side:
             self._spans = keep(lambda: measure_spans(runs, self.num_pairs))
         return self._spans
 
+    def prepare(self) -> None:
+        """Make what a kernel on this device otherwise makes when first called."""
+        if self.ptr.device.type == "cpu":
+            _ = self.tiles
+        elif self.spans is None:
+            _ = self.tasks
+
     def _tile(self) -> Tiles | None:
         if self.runs is not None:
             return make_tiles_of_runs(self.runs)

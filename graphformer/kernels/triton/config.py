@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -65,7 +64,7 @@ _TABLE = {
         ("backward", 4): Budget(512, 2048, 4, 1),
     },
 }
-_overrides: ContextVar[dict[str, Budget]] = ContextVar("_overrides", default={})  # noqa: B039  # never changed in place
+_overrides: dict[str, Budget] = {}  # of the whole process: autograd has threads of its own
 
 
 def row_config(
@@ -86,7 +85,7 @@ def row_config(
         RowConfig(head_block=8, rows=1, step=16, warps=4, stages=1)
     """
     size = min(4, dtype.itemsize)
-    budget = _overrides.get().get(direction) or _TABLE[architecture][direction, size]
+    budget = _overrides.get(direction) or _TABLE[architecture][direction, size]
     head_block = min(_power(heads), max(1, budget.vector // widest))
     pairs = max(1, budget.tile // (head_block * widest) // (2 if dtype == torch.float64 else 1))
     if not is_short:
@@ -107,11 +106,13 @@ def override(**budgets: Budget) -> Iterator[None]:
         ...     row_config("forward", False, 8, 32, torch.float16, "sm90")
         RowConfig(head_block=8, rows=1, step=4, warps=2, stages=2)
     """
-    token = _overrides.set({**_overrides.get(), **budgets})
+    before = dict(_overrides)
+    _overrides.update(budgets)
     try:
         yield
     finally:
-        _overrides.reset(token)
+        _overrides.clear()
+        _overrides.update(before)
 
 
 def architecture_of(device: torch.device) -> str:

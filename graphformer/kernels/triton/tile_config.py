@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -65,7 +64,7 @@ _SHORT = (TileConfig(16, 32, 1, 2), TileConfig(16, 32, 1, 2), TileConfig(16, 32,
 _TALL_FLOAT = (TileConfig(32, 32, 4, 2), TileConfig(32, 32, 4, 2), TileConfig(32, 32, 8, 2), TileConfig(32, 16, 8, 1))
 _SHORT_FLOAT = (TileConfig(16, 16, 2, 2), TileConfig(16, 16, 2, 2), TileConfig(16, 16, 4, 2), TileConfig(16, 16, 8, 1))
 _WIDEST_SHORT, _WIDEST_FLOAT = TileConfig(16, 16, 8, 2), TileConfig(16, 16, 8, 1)
-_overrides: ContextVar[dict[str, TileConfig]] = ContextVar("_overrides", default={})  # noqa: B039  # never changed in place
+_overrides: dict[str, TileConfig] = {}  # of the whole process: autograd has threads of its own
 
 
 def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, architecture: str) -> TileConfig:
@@ -84,7 +83,7 @@ def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, ar
         >>> tile_config("by_key", 16, 32, torch.float16, "sm90")
         TileConfig(rows=16, step=32, warps=1, stages=2)
     """
-    given = _overrides.get().get(direction)
+    given = _overrides.get(direction)
     if given is not None:
         return given
     if dtype == torch.float32:
@@ -108,11 +107,13 @@ def override(**configs: TileConfig) -> Iterator[None]:
         ...     tile_config("forward", 64, 64, torch.float16, "sm90")
         TileConfig(rows=64, step=32, warps=4, stages=2)
     """
-    token = _overrides.set({**_overrides.get(), **configs})
+    before = dict(_overrides)
+    _overrides.update(configs)
     try:
         yield
     finally:
-        _overrides.reset(token)
+        _overrides.clear()
+        _overrides.update(before)
 
 
 def architecture_of(device: torch.device) -> str:
