@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
         _log("the measuring process ended before it told anything")
         return 1
     save(record, measured.path)
-    if args.tune:
+    if measured.found:
         measured.path.with_name(f"{measured.path.stem}-cuts.md").write_text(report(measured.found))
     write_one(record, measured.path.with_suffix(".md"))
     print(f"written to {measured.path} and {measured.path.with_suffix('.md').name}")

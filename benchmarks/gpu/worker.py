@@ -60,7 +60,7 @@ class Worker:
         return self.ends_at - time.time()
 
     def run(self) -> None:
-        """Gate, peaks, cases."""
+        """Gate, peaks, cases, and in what time is left a search for better cuts."""
         if self.peaks is None:
             self.tell(machine=gpu.describe(self.device))
         for case in loops.cases(self.device):
@@ -77,10 +77,13 @@ class Worker:
             if case.key not in self.done:
                 self._told(case, self._run_case(case))
                 gpu.forget()
+        if not self.is_tiny:
+            self._tune()
 
     def _tune(self) -> None:
         for case in all_cases(self.device, self.is_tiny):
-            if case.key in self.done or f"{case.key} triton" in self.without or self.left_s < case.needs_s:
+            key = f"cuts {case.key}"
+            if key in self.done or f"{case.key} triton" in self.without or self.left_s < case.needs_s:
                 continue
             self.tell(now=[case.key, "triton"])
             provider, rows, found = PROVIDERS["triton"], list[Row](), list[tune.Found]()
@@ -89,7 +92,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - it becomes the case's row
                 said = self._unless_broken(case, "triton", error)
                 rows = [row_of(case, FIRST, provider, {"triton": said}, None)]
-            self.tell(done=case.key, rows=[asdict(row) for row in rows], found=[one._asdict() for one in found])
+            self.tell(done=key, rows=[asdict(row) for row in rows], found=[one._asdict() for one in found])
             told = [f"{one.direction} {one.cut}" for one in found] + [row.reason for row in rows]
             _log(f"{case.key}: {'; '.join(told) or 'has no cuts'}")
             gpu.forget()
