@@ -60,7 +60,7 @@ _TALL = {
     ),
     ("sm80", 2, "by_key"): (_WIDE, _WIDE, TileConfig(64, 32, 4, 3), TileConfig(64, 32, 8, 2), TileConfig(32, 16, 8, 2)),
 }
-_SHORT = (TileConfig(16, 32, 1, 2), TileConfig(16, 32, 1, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 4, 2))
+_SHORT = (TileConfig(16, 32, 1, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 4, 2))
 # Products of float32 do not run on tensor cores.
 _TALL_FLOAT = (TileConfig(32, 32, 4, 2), TileConfig(32, 32, 4, 2), TileConfig(32, 32, 8, 2), TileConfig(32, 16, 8, 1))
 _SHORT_FLOAT = (TileConfig(16, 16, 2, 2), TileConfig(16, 16, 2, 2), TileConfig(16, 16, 4, 2), TileConfig(16, 16, 8, 1))
@@ -82,7 +82,7 @@ def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, ar
         >>> tile_config("forward", 64, 64, torch.float16, "sm90")
         TileConfig(rows=128, step=64, warps=8, stages=3)
         >>> tile_config("by_key", 16, 32, torch.float16, "sm90")
-        TileConfig(rows=16, step=32, warps=1, stages=2)
+        TileConfig(rows=16, step=32, warps=2, stages=2)
     """
     given = _overrides.get().get(direction)
     if given is not None:
