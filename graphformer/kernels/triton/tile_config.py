@@ -32,7 +32,8 @@ class TileConfig(NamedTuple):
 
 
 _WIDTHS = (16, 32, 64, 128, 256)
-MOST_WIDTH = _WIDTHS[-1]
+# By bytes of a number. Products of float32 run off the tensor cores, and beyond that take a compiler minutes.
+MOST_WIDTH = {2: 256, 4: 128}
 
 # By architecture, bytes of a number, and pass: one cut for each of _WIDTHS. Chosen by what compiles with few or no
 # spilled registers; not yet by measurements on a device.
@@ -60,11 +61,12 @@ _TALL = {
     ),
     ("sm80", 2, "by_key"): (_WIDE, _WIDE, TileConfig(64, 32, 4, 3), TileConfig(64, 32, 8, 2), TileConfig(32, 16, 8, 2)),
 }
-_SHORT = (TileConfig(16, 32, 1, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 4, 2))
-# Products of float32 do not run on tensor cores.
+_SHORT = (
+    *(TileConfig(16, 32, 1, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 2, 2)),
+    *(TileConfig(16, 32, 4, 2), TileConfig(16, 16, 8, 2)),
+)
 _TALL_FLOAT = (TileConfig(32, 32, 4, 2), TileConfig(32, 32, 4, 2), TileConfig(32, 32, 8, 2), TileConfig(32, 16, 8, 1))
 _SHORT_FLOAT = (TileConfig(16, 16, 2, 2), TileConfig(16, 16, 2, 2), TileConfig(16, 16, 4, 2), TileConfig(16, 16, 8, 1))
-_WIDEST_SHORT, _WIDEST_FLOAT = TileConfig(16, 16, 8, 2), TileConfig(16, 16, 8, 1)
 _overrides: ContextVar[dict[str, TileConfig]] = ContextVar("_overrides", default={})  # noqa: B039  # never changed in place
 
 
@@ -74,7 +76,7 @@ def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, ar
     Args:
         direction: "forward", "by_query" or "by_key".
         height: SHORT or TALL of graphs/spans.py, whichever suits the runs.
-        widest: The padded width of a head's key or value, whichever is larger; at most MOST_WIDTH.
+        widest: The padded width of a head's key or value, whichever is larger; at most that of MOST_WIDTH.
         dtype: Of the query.
         architecture: "sm80" or "sm90".
 
@@ -88,9 +90,9 @@ def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, ar
     if given is not None:
         return given
     if dtype == torch.float32:
-        row = (*(_SHORT_FLOAT if height == SHORT else _TALL_FLOAT), _WIDEST_FLOAT)
+        row = _SHORT_FLOAT if height == SHORT else _TALL_FLOAT
     elif height == SHORT:
-        row = (*_SHORT, _WIDEST_SHORT)
+        row = _SHORT
     else:
         row = _TALL[architecture, dtype.itemsize, direction]
     return row[_WIDTHS.index(widest)]
