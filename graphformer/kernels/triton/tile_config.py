@@ -89,6 +89,7 @@ def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, ar
     given = _overrides.get().get(direction)
     if given is not None:
         return given
+    row: tuple[TileConfig, ...]
     if dtype == torch.float32:
         row = _SHORT_FLOAT if height == SHORT else _TALL_FLOAT
     elif height == SHORT:
