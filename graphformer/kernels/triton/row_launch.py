@@ -237,7 +237,8 @@ class _Call:
         arguments = {name: given[name] for name in kernel.arg_names}
         device = self.tensors.query.device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            kernel[blocks](**arguments, num_warps=config.warps)
+            # Said aloud, as Triton warns that its default will change.
+            kernel[blocks](**arguments, num_warps=config.warps, enable_fp_fusion=True)
 
     def by_query(
         self, grads: dict[str, Tensor], by_head_block: Tensor | None, out: Tensor | None, *, finds_delta: bool

@@ -64,7 +64,7 @@ def _sum_tile(
         start, stop = load_run(runs, first_run, num_runs, turn)
         low, left, whole, border, masked, high = walk(start, stop, there, form.step)
         if CAREFUL:
-            for column in range(low, high, form.step):
+            for column in tl.range(low, high, form.step, num_stages=1):
                 moved, summed = _step(
                     moved, summed, k, v, row, column, high, start, stop, query, grad_out, grad_bias, statistic, delta,
                     terms, head, scale, form, True, True,

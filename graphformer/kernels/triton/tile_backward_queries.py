@@ -83,7 +83,7 @@ def _sum_tile(
             start, stop = load_run(runs, first_run, num_runs, turn)
             low, left, whole, border, masked, high = walk(start, stop, there, form.step)
             if CAREFUL:
-                for column in range(low, high, form.step):
+                for column in tl.range(low, high, form.step, num_stages=1):
                     moved, mean, off = _step(
                         moved, mean, off, q, g, near, known, column, high, start, stop, pair, key, value, terms, head,
                         scale, form, True, False, True,
@@ -100,7 +100,6 @@ def _sum_tile(
                         moved, mean, off, q, g, near, known, column, high, start, stop, pair, key, value, terms, head,
                         scale, form, True, is_rounded, False,
                     )  # fmt: skip
-            pair += tl.maximum(stop - start, 0)
     if is_rounded:
         moved -= off[:, None] * mean
     if is_soft and not CAREFUL:

@@ -31,7 +31,8 @@ class TileConfig(NamedTuple):
 
 
 _WIDTHS = (16, 32, 64, 128, 256)
-MOST_WIDTH = _WIDTHS[-1]
+# By bytes of a number. Products of float32 run off the tensor cores, and beyond that take a compiler minutes.
+MOST_WIDTH = {2: 256, 4: 128}
 
 # By architecture, bytes of a number, and pass: one cut for each of _WIDTHS. Chosen by what compiles with few or no
 # spilled registers; not yet by measurements on a device.
@@ -59,11 +60,12 @@ _TALL = {
     ),
     ("sm80", 2, "by_key"): (_WIDE, _WIDE, TileConfig(64, 32, 4, 3), TileConfig(64, 32, 8, 2), TileConfig(32, 16, 8, 2)),
 }
-_SHORT = (TileConfig(16, 32, 1, 2), TileConfig(16, 32, 1, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 4, 2))
-# Products of float32 do not run on tensor cores.
+_SHORT = (
+    *(TileConfig(16, 32, 1, 2), TileConfig(16, 32, 2, 2), TileConfig(16, 32, 2, 2)),
+    *(TileConfig(16, 32, 4, 2), TileConfig(16, 16, 8, 2)),
+)
 _TALL_FLOAT = (TileConfig(32, 32, 4, 2), TileConfig(32, 32, 4, 2), TileConfig(32, 32, 8, 2), TileConfig(32, 16, 8, 1))
 _SHORT_FLOAT = (TileConfig(16, 16, 2, 2), TileConfig(16, 16, 2, 2), TileConfig(16, 16, 4, 2), TileConfig(16, 16, 8, 1))
-_WIDEST_SHORT, _WIDEST_FLOAT = TileConfig(16, 16, 8, 2), TileConfig(16, 16, 8, 1)
 _overrides: dict[str, TileConfig] = {}  # of the whole process: autograd has threads of its own
 
 
@@ -73,7 +75,7 @@ def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, ar
     Args:
         direction: "forward", "by_query" or "by_key".
         height: SHORT or TALL of graphs/spans.py, whichever suits the runs.
-        widest: The padded width of a head's key or value, whichever is larger; at most MOST_WIDTH.
+        widest: The padded width of a head's key or value, whichever is larger; at most that of MOST_WIDTH.
         dtype: Of the query.
         architecture: "sm80" or "sm90".
 
@@ -81,15 +83,16 @@ def tile_config(direction: str, height: int, widest: int, dtype: torch.dtype, ar
         >>> tile_config("forward", 64, 64, torch.float16, "sm90")
         TileConfig(rows=128, step=64, warps=8, stages=3)
         >>> tile_config("by_key", 16, 32, torch.float16, "sm90")
-        TileConfig(rows=16, step=32, warps=1, stages=2)
+        TileConfig(rows=16, step=32, warps=2, stages=2)
     """
     given = _overrides.get(direction)
     if given is not None:
         return given
+    row: tuple[TileConfig, ...]
     if dtype == torch.float32:
-        row = (*(_SHORT_FLOAT if height == SHORT else _TALL_FLOAT), _WIDEST_FLOAT)
+        row = _SHORT_FLOAT if height == SHORT else _TALL_FLOAT
     elif height == SHORT:
-        row = (*_SHORT, _WIDEST_SHORT)
+        row = _SHORT
     else:
         row = _TALL[architecture, dtype.itemsize, direction]
     return row[_WIDTHS.index(widest)]
@@ -114,13 +117,6 @@ def override(**configs: TileConfig) -> Iterator[None]:
     finally:
         _overrides.clear()
         _overrides.update(before)
-
-
-def architecture_of(device: torch.device) -> str:
-    """The row of the table that serves a device: that of the newest architecture not newer than it."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 9:
-        return "sm90"
-    return "sm80"
 
 
 def padded(width: int) -> int:

@@ -72,7 +72,7 @@ def _sum_tile(
         start, stop = load_run(runs, first_run, num_runs, turn)
         low, left, whole, border, masked, high = walk(start, stop, there, form.step)
         if CAREFUL:
-            for column in range(low, high, form.step):
+            for column in tl.range(low, high, form.step, num_stages=1):
                 summed, largest, total = _step(
                     summed, largest, total, q, known, column, high, start, stop, pair, key, value, terms, head, scale,
                     form, True, False, True,
@@ -89,7 +89,6 @@ def _sum_tile(
                     summed, largest, total, q, known, column, high, start, stop, pair, key, value, terms, head, scale,
                     form, True, is_online, False,
                 )  # fmt: skip
-        pair += tl.maximum(stop - start, 0)
 
     if is_online:
         empty = total == 0
@@ -146,5 +145,4 @@ def _count_kept(own, runs, terms, head, form: tl.constexpr):
                 inside = inside_runs(start, stop, column)
                 _, kept = pair_scores(none, inside, ids, terms, head, 0.0, form, True)
                 count += tl.sum(kept.to(tl.float32), 1)
-        pair += tl.maximum(stop - start, 0)
     return count

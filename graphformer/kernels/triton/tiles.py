@@ -11,15 +11,15 @@ from torch import Tensor
 from graphformer.graphs.spans import SHORT, TALL, Spans
 from graphformer.kernels.problem import Case, Options, Rows, Tensors
 from graphformer.kernels.triton import tile_backward_keys, tile_backward_queries, tile_forward
+from graphformer.kernels.triton.config import architecture_of
 from graphformer.kernels.triton.tile_blocks import Form, Nodes, Pairs, Runs, Terms
-from graphformer.kernels.triton.tile_config import MOST_WIDTH, architecture_of, padded, tile_config
+from graphformer.kernels.triton.tile_config import MOST_WIDTH, padded, tile_config
 from graphformer.kernels.triton.tile_sums import sum_by_relation
 
 # The least share of the walked places that are pairs at which tiles are the right loops.
 LEAST_FILL = 0.25
 _TALL_GAIN = 0.6  # tall tiles take about this share of the time that short ones take for a place
 _TERMS = {"bias", "relation_bias"}
-_MOST_FLOAT_WIDTH = 128  # beyond that, products off the tensor cores take a compiler minutes
 _FARTHEST = 2**31 - 1024  # nodes are numbered in int32
 _SMALL = 16  # rows and nodes of the pieces of tiles that are summed again
 
@@ -45,7 +45,7 @@ def serves(case: Case, by_query: Spans | None, by_key: Spans | None) -> bool:
         case.score == "dot"
         and case.dtype in (torch.float16, torch.bfloat16, torch.float32)
         and set(case.terms) <= _TERMS
-        and max(case.width, case.value_width) <= (_MOST_FLOAT_WIDTH if case.dtype == torch.float32 else MOST_WIDTH)
+        and max(case.width, case.value_width) <= MOST_WIDTH[case.dtype.itemsize]
         and max(case.num_queries, case.num_keys) <= _FARTHEST
         and not (has_ids and by_query.most_runs > 1)  # by key, a pair's id is told by its query's one run
         and fills[height_of(by_query, by_key) == TALL] >= LEAST_FILL
