@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import ModuleList
 from torch_geometric.data import Data
-from torch_geometric.nn.norm import BatchNorm
 from torch_geometric.transforms import BaseTransform, Compose
 
 from graphformer._checks import refuse, require
@@ -18,7 +17,7 @@ from graphformer.graphs import Features
 from graphformer.models.config import GatedTransformerConfig
 from graphformer.models.heads import Head, Level, members
 from graphformer.models.virtual_node import StateUpdate
-from graphformer.nn.block import TransformerBlock
+from graphformer.nn.block import TransformerBlock, make_norm
 from graphformer.nn.features import NodeEncoder
 from graphformer.patterns import Edges, EdgeType
 
@@ -113,7 +112,7 @@ class GatedTransformer(torch.nn.Module):
                 channels,
                 config.heads,
                 feed_forward=config.feed_forward,
-                norm="batch",
+                norm=config.norm,
                 dropout=dropout,
                 num_relations=config.num_types + 1,
                 relation_vectors=True,
@@ -123,7 +122,7 @@ class GatedTransformer(torch.nn.Module):
         )
         updates = config.layers - 1 if config.virtual_node else 0
         self.state_updates = ModuleList(StateUpdate(channels, channels, dropout) for _ in range(updates))
-        self.norm = BatchNorm(channels, allow_single_element=True)
+        self.norm = make_norm(config.norm, channels)
         self.head = Head(level, channels, num_outputs, dropout=dropout, pooling=config.pooling)
 
     def reset_parameters(self) -> None:

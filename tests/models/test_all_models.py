@@ -3,7 +3,9 @@ import pytest
 
 from graphformer.models.config import MODELS
 
-SMALL = pytest.mark.parametrize("config", [model_laws.small(kind) for kind in MODELS.values()], ids=list(MODELS))
+CONFIGS = {name: model_laws.small(kind) for name, kind in MODELS.items()}
+CONFIGS["gated_transformer, layer"] = model_laws.small(MODELS["gated_transformer"], norm="layer")
+SMALL = pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 LEVELS = pytest.mark.parametrize("level", ["graph", "node", "link"])
 
 

@@ -1,6 +1,8 @@
+import dataclasses
+
 import pytest
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from graphformer._errors import InputError
 from graphformer.graphs import Features
@@ -65,3 +67,21 @@ def test_features_of_other_counts_are_told():
         InputError, match=r"features.edge_categories must have \[2, 3\] values in columns \[1, 0\]; got"
     ):
         GatedTransformer(GatedTransformerConfig(**COLUMNS), Features((2,), 0, (3, 4)), num_outputs=1)
+
+
+def test_with_the_layer_norm_a_graph_in_training_is_by_itself():
+    draw = torch.Generator().manual_seed(0)
+    edges = torch.randint(0, 2, (6, 2), generator=draw)
+    config = GatedTransformerConfig(**SMALL, **COLUMNS, norm="layer")
+    samples = [Data(x=torch.randn(3, 4, generator=draw), edge_index=PATH, edge_attr=edges) for _ in range(2)]
+    samples = [transform(config)(data) for data in samples]
+    for norm in ("layer", "batch"):
+        model = build(dataclasses.replace(config, norm=norm), Features((), 4, (3, 2)), 1).train()
+        together = model(Batch.from_data_list(samples))
+        alone = torch.cat([model(data) for data in samples])
+        assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5) == (norm == "layer")
+
+
+def test_an_unknown_norm_is_told():
+    with pytest.raises(InputError, match="GatedTransformerConfig: norm must be one of batch, layer; got 'bach'. Did"):
+        GatedTransformerConfig(norm="bach")

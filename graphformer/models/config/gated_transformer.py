@@ -25,6 +25,7 @@ class GatedTransformerConfig:
         edge_counts: Number of values of each of them.
         virtual_node: Whether each graph has a state that all its nodes read and write between the blocks.
         pooling: "sum" or "mean" of the nodes of a graph.
+        norm: "batch" (each channel over the batch's nodes) or "layer" (each node by itself).
 
     Raises:
         InputError: A value is of the wrong kind or out of range.
@@ -43,6 +44,7 @@ class GatedTransformerConfig:
     edge_counts: tuple[int, ...] = (5, 2)
     virtual_node: bool = True
     pooling: Literal["sum", "mean"] = "mean"
+    norm: Literal["batch", "layer"] = "batch"
 
     def __post_init__(self) -> None:
         where = "GatedTransformerConfig"
@@ -60,6 +62,7 @@ class GatedTransformerConfig:
         given = self.virtual_node
         require(isinstance(given, bool), where, "virtual_node", "be a bool", repr(given), "Pass True or False.")
         require_choice(self.pooling, ("sum", "mean"), where, "pooling")
+        require_choice(self.norm, ("batch", "layer"), where, "norm")
 
     @property
     def num_types(self) -> int:
