@@ -357,13 +357,10 @@ def _extra_bytes(case: Case, backend: str, has_own_edges: bool, edge_gradients: 
 def _why(case: Case, chosen: str, asked: str) -> str:
     if asked != "auto":
         return "as asked for"
-    reasons = []
-    for name in BACKENDS:
-        cannot = why_not(name, case)
-        if cannot:
-            reasons.append(f"{name} cannot: {', '.join(cannot)}")
-        elif name != chosen:
-            reasons.append(f"{name} could too")
+    names = list(BACKENDS)
+    earlier, later = names[: names.index(chosen)], names[names.index(chosen) + 1 :]
+    reasons = [f"{name} cannot: {', '.join(why_not(name, case))}" for name in earlier]
+    reasons += [f"{name} could too" for name in later if not why_not(name, case)]
     return "; ".join(("the first that can", *reasons))
 
 

@@ -267,7 +267,11 @@ REFUSALS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     ),
     "no edge_dim": ((Full(), 3), {"terms": ["edge_key"]}, "edge_dim must come with edge_key or edge_value"),
     "dtype": ((Full(), 3), {"dtype": torch.int64}, "dtype must be a floating torch dtype; got torch.int64"),
-    "backend": ((Full(), 3), {"backend": "nativ"}, "backend must be one of auto, native, reference; got 'nativ'"),
+    "backend": (
+        (Full(), 3),
+        {"backend": "nativ"},
+        "backend must be one of auto, native, sdpa, triton, reference; got 'nativ'",
+    ),
     "no layers": ((torch.nn.Linear(1, 1), 3), {"pattern": Full()}, "what must hold attention layers; got Linear"),
     "no pattern": ((LAYER, 3), {}, "pattern must be a pattern where GraphAttention names none; got NoneType"),
     "heads of a model": ((LAYER, 3), {"heads": 4}, "heads must be left out for a model, which has its own; got 4"),

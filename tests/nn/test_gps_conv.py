@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused():
         GPSConv(C, None, edge_dim=0)
     with pytest.raises(InputError, match="num_relations must be an integer"):
         GPSConv(C, None, num_relations=1.5)
-    with pytest.raises(InputError, match="backend must be one of auto, native, reference"):
+    with pytest.raises(InputError, match="backend must be one of auto, native, sdpa, triton, reference"):
         GPSConv(C, None, backend="fast")
     for options in ({"pattern": Window(1)}, {"num_relations": 3}, {"edge_dim": F, "pattern": Full()}):
         with pytest.raises(InputError, match="must meet attention on pairs; got attn_type='performer' has no pairs"):

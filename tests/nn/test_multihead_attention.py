@@ -374,7 +374,7 @@ def test_half_precision_and_autocast():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match="pattern must be a pattern or None; got str"):
         MultiheadAttention(12, 3, pattern="full")
-    with pytest.raises(InputError, match="backend must be one of auto, native, reference"):
+    with pytest.raises(InputError, match="backend must be one of auto, native, sdpa, triton, reference"):
         MultiheadAttention(12, 3, backend="fast")
     attn, x = MultiheadAttention(12, 3, batch_first=True, pattern=Full()), torch.randn(2, 7, 12)
     with pytest.raises(InputError, match="have two dimensions, or three with a batch"):

@@ -29,7 +29,8 @@ def why_not(case: Case) -> list[str]:
     if not _is_installed():
         reasons.append("the package triton is not installed")
     if case.device.type == "cuda":
-        if torch.version.cuda is None or torch.cuda.get_device_capability(case.device) < _OLDEST:
+        is_old = torch.cuda.is_available() and torch.cuda.get_device_capability(case.device) < _OLDEST
+        if torch.version.cuda is None or is_old:
             reasons.append(f"its kernels are for NVIDIA GPUs of compute capability {_OLDEST[0]}.{_OLDEST[1]} or newer")
     elif not (case.device.type == "cpu" and is_interpreted()):
         reasons.append(f"it runs on CUDA devices, the tensors are on {case.device}")
