@@ -64,7 +64,7 @@ def test_the_table_tells_runs_and_series(three, small, tmp_path, capsys):
     found = find_results([tmp_path])
     assert [Path(result.folder).name for result in found] == ["alone", "series"]
     lines = as_table(found).splitlines()
-    assert lines[2].startswith("| logp | graph_transformer | ")
+    assert lines[2].startswith("| logp | graph_transformer (channels=16, layers=2, heads=2, walk_steps=4) | ")
     assert f"rmse {three.valid:.4f} ± {three.valid_std:.4f} | {three.test:.4f} ± {three.test_std:.4f}" in lines[3]
     assert main(["results", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == lines
