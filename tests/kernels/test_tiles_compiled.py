@@ -140,13 +140,13 @@ def test_the_main_cuts_spill_no_registers(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [80, 90])
 @pytest.mark.parametrize("height", [SHORT, TALL])
 @pytest.mark.parametrize(
-    ("dtype", "width"),
-    [
-        *((dtype, width) for dtype in (torch.float16, torch.bfloat16) for width in (16, 32, 64, 128, 256)),
-        *((torch.float32, width) for width in (16, 32, 64, 128)),
+    ("architecture", "dtype", "width"),
+    [  # products off the tensor cores take a compiler up to a minute, so one width of float32 stands for all
+        *((90, torch.float16, width) for width in (16, 64, 128, 256)),
+        *((80, torch.bfloat16, width) for width in (32, 64, 128)),
+        (80, torch.float32, 64),
     ],
 )
 def test_every_cut_compiles(
