@@ -40,6 +40,7 @@ def backward_keys(
         num_rows, head, scale, form, False,
     )  # fmt: skip
     if spoilt:
+        tl.debug_barrier()  # what is written again
         for part in range(first, tl.minimum(first + form.rows, num_rows), small.rows):
             _sum_tile(
                 part, query, key, value, grad_out, grad_key, grad_value, None, statistic, delta,

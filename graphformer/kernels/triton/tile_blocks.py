@@ -182,10 +182,11 @@ def pair_scores(product, inside, pair, terms, head, scale, form: tl.constexpr, M
     if (terms.bias is not None) or (terms.relation_bias is not None):
         added = tl.zeros(product.shape, tl.float32)
         if terms.bias is not None:
-            added += tl.load(pair_places(terms.bias, pair, head), mask=inside, other=0.0)
+            added += tl.load(pair_places(terms.bias, pair, head), mask=inside, other=0.0).to(tl.float32)
         if terms.relation_bias is not None:
             kind = tl.load(terms.relation + pair, mask=inside, other=0).to(tl.int64)
-            added += tl.load(terms.relation_bias + kind * form.heads + head, mask=inside, other=0.0)
+            place = terms.relation_bias + kind * form.heads + head
+            added += tl.load(place, mask=inside, other=0.0).to(tl.float32)
         kept = kept & (added != -float("inf"))
         score += added * unit
     if MASKED or (terms.bias is not None) or (terms.relation_bias is not None):
