@@ -227,4 +227,6 @@ def as_seed(seed: int | Tensor | None, dropout: float, device: torch.device, whe
         return None
     if seed is None:
         return torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=device)
-    return torch.as_tensor(seed, dtype=torch.int64, device=device)
+    if isinstance(seed, int):  # filled in on the device, where a copy would wait for it and no CUDA graph could hold it
+        return torch.full((), seed, dtype=torch.int64, device=device)
+    return seed.to(device)
