@@ -7,7 +7,6 @@ With the environment variable TRITON_INTERPRET=1 Triton's interpreter runs the k
 from __future__ import annotations
 
 import os
-from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -21,12 +20,13 @@ if TYPE_CHECKING:
     from graphformer.graphs.tasks import Tasks
 
 _OLDEST = (8, 0)  # compute capability
+_IS_INSTALLED = find_spec("triton") is not None
 
 
 def why_not(case: Case) -> list[str]:
     """The reasons why this backend cannot run a case; none means that it can."""
     reasons = []
-    if not _is_installed():
+    if not _IS_INSTALLED:
         reasons.append("the package triton is not installed")
     if case.device.type == "cuda":
         is_old = torch.cuda.is_available() and torch.cuda.get_device_capability(case.device) < _OLDEST
@@ -44,11 +44,6 @@ def why_not(case: Case) -> list[str]:
 def is_interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-@cache
-def _is_installed() -> bool:
-    return find_spec("triton") is not None
 
 
 def extra_bytes(case: Case) -> tuple[int, int]:
