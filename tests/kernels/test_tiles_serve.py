@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ pytest.importorskip("triton")  # before whatever imports it
 from graphformer.graphs.spans import SHORT, TALL, Spans  # noqa: E402
 from graphformer.kernels.problem import Case  # noqa: E402
 from graphformer.kernels.triton import tiles  # noqa: E402
+from graphformer.kernels.triton.config import on  # noqa: E402
 from graphformer.kernels.triton.tile_config import MOST_WIDTH, padded, tile_config  # noqa: E402
 
 FULL, LOOSE, TWO = Spans(1, 0.9, 0.9), Spans(1, 0.2, 0.1), Spans(2, 0.9, 0.8)
@@ -87,3 +91,32 @@ def test_products_of_float32_are_exact_unless_asked_otherwise() -> None:
         assert tiles._precision() == "tf32"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(("asked", "given"), [("none", "ieee"), ("ieee", "ieee"), ("tf32", "tf32")])
+def test_products_of_float32_are_as_precise_as_torch_is_told(asked: str, given: str) -> None:
+    """By torch's newer setting, beside which its older one may not even be read."""
+    settings = torch.backends.cuda.matmul
+    if not hasattr(settings, "fp32_precision"):
+        pytest.skip("this torch has the older setting only")
+    before = settings.fp32_precision
+    settings.fp32_precision = asked
+    try:
+        assert tiles._precision() == given
+    finally:
+        settings.fp32_precision = before
+
+
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[torch.device] = []
+
+    @contextmanager
+    def device(where: torch.device) -> Iterator[None]:
+        entered.append(where)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    for name in ("cpu", "cuda:1"):
+        with on(torch.device(name)):
+            pass
+    assert entered == [torch.device("cuda:1")]

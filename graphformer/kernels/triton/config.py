@@ -6,7 +6,7 @@ Nothing here depends on the number of nodes or edges, so that no new graph compi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -120,6 +120,11 @@ def architecture_of(device: torch.device) -> str:
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 9:
         return "sm90"
     return "sm80"
+
+
+def on(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, kernels are launched on the tensors' device, which need not be the current one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def padded(width: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from graphformer.graphs.layout import Layout
 from graphformer.graphs.tasks import Tasks, make_tasks, pairs_by_relation
 from graphformer.kernels.problem import Options, Rows, Tensors, count_pairs
 from graphformer.kernels.triton import row_backward, row_forward, row_sums
-from graphformer.kernels.triton.config import RowConfig, architecture_of, padded, row_config
+from graphformer.kernels.triton.config import RowConfig, architecture_of, on, padded, row_config
 
 _REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
 _BY_NODE = {"query": "grad_query", "edge_query": "grad_edge_query", "edge_sum": "edge_sum"}  # the kernel's arguments
@@ -53,13 +52,10 @@ def backward(
     """The gradients that `needs` asks for (None for the others), each in its tensor's dtype."""
     call = _Call(tensors, rows, options)
     wanted = {name for name in Tensors._fields if getattr(needs, name) and getattr(tensors, name) is not None}
-    real_grad = grad_out.to(call.dtype)
     call.given["grad_out"] = grad_out.contiguous()
     call.given["statistic"] = statistic
     if tensors.edge_value is not None:
-        call.given["edge_grad"] = torch.einsum(
-            "nhv,fhv->nhf", real_grad, tensors.edge_value.to(call.dtype)
-        ).contiguous()
+        call.given["edge_grad"] = _by_map(grad_out.to(call.dtype), tensors.edge_value)
     call.given["delta"] = torch.empty_like(statistic)
     grads = _by_query(call, out, wanted, needs)
     if wanted & {"key", "value"}:
@@ -77,7 +73,7 @@ def backward(
         if "edge_key" in wanted:
             grads["edge_key"] = _outer(through, tensors.query.to(call.dtype), statistic)
     if "edge_sum" in grads:
-        grads["edge_value"] = _outer(grads.pop("edge_sum"), real_grad, statistic)
+        grads["edge_value"] = _outer(grads.pop("edge_sum"), grad_out.to(call.dtype), statistic)
     return Tensors(
         *(  # type: ignore[arg-type]
             grads[name].to(getattr(tensors, name).dtype).contiguous() if name in wanted else None
@@ -102,7 +98,8 @@ def _by_query(call: _Call, out: Tensor, wanted: set[str], needs: Tensors) -> dic
         grads["edge_sum"] = call.empty(num_rows, heads, call.num_features)
     by_node = dict(grads)
     if "bias" in wanted:
-        grads["bias"] = call.empty(call.num_pairs, heads)
+        assert tensors.bias is not None
+        grads["bias"] = call.empty(call.num_pairs, heads, dtype=tensors.bias.dtype)
     by_head_block = None
     if "edge_attr" in wanted:
         by_head_block = call.empty(call.num_head_blocks("backward"), call.num_pairs, call.num_features)
@@ -150,7 +147,7 @@ def _shared(call: _Call, wanted: set[str]) -> dict[str, Tensor]:
         programs = min(_SHARERS, entries.shape[0])
         if programs == 0:
             continue
-        parts = {name: call.empty(programs, *grad.shape) for name, grad in grads.items()}
+        parts = {name: call.empty(programs, *grad.shape) for name, grad in grads.items() if grad.numel() > 0}
         config = call.config("backward", False)
         blocks = (programs, -(-call.heads // config.head_block), call.num_features if "edge_key" in parts else 1)
         more = {"tasks": entries, "num_tasks": entries.shape[0], "num_programs": programs, "edge_id": call.rows.edge_id}
@@ -179,14 +176,14 @@ class _Call:
             given[f"{name}_stride"], given[f"{name}_head_stride"] = nodes.stride()[:2]
         for name in ("weight", "bias", "relation_bias", "relation_key", "relation_value", "edge_attr", "edge_key"):
             tensor = getattr(tensors, name)
-            given[name] = None if tensor is None else tensor.to(self.dtype).contiguous()
+            if tensor is not None and name not in ("bias", "edge_attr"):  # which go by pairs, and are not copied
+                tensor = tensor.to(self.dtype)
+            given[name] = None if tensor is None else tensor.contiguous()
         tables = (tensors.relation_bias, tensors.relation_key, tensors.relation_value)
         given["relation"] = rows.relation if any(table is not None for table in tables) else None
         given["edge_query"] = None
         if dot and given["edge_key"] is not None:
-            given["edge_query"] = torch.einsum(
-                "nhd,fhd->nhf", tensors.query.to(self.dtype), given["edge_key"]
-            ).contiguous()
+            given["edge_query"] = _by_map(tensors.query.to(self.dtype), given["edge_key"])
             given["edge_key"] = None
         given |= {"key_index": rows.key_index, "edge_grad": None, "seed": options.seed}
         kept = 1.0 - options.dropout
@@ -235,8 +232,7 @@ class _Call:
     def run(self, kernel: Any, blocks: tuple[int, int, int], config: RowConfig, more: dict[str, Any]) -> None:
         given = self.given | {"HEAD_BLOCK": config.head_block, "STEP": config.step, "STAGES": config.stages} | more
         arguments = {name: given[name] for name in kernel.arg_names}
-        device = self.tensors.query.device
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        with on(self.tensors.query.device):
             # Said aloud, as Triton warns that its default will change.
             kernel[blocks](**arguments, num_warps=config.warps, enable_fp_fusion=True)
 

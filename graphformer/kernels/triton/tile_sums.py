@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from graphformer.kernels.triton.config import on
+
 _MOST_PROGRAMS, _STEP = 4096, 128
 
 
@@ -27,10 +29,11 @@ def sum_by_relation(numbers: Tensor, relation: Tensor, num_relations: int) -> Te
     parts = max(1, min(_MOST_PROGRAMS // max(1, num_relations), triton.cdiv(num_pairs, _STEP)))
     sums = torch.empty(parts, num_relations, heads, dtype=torch.float32, device=numbers.device)
     if sums.numel() > 0:
-        _sum_parts[(parts * num_relations,)](
-            numbers, order, ptr, sums, num_pairs, num_relations, parts, heads, triton.next_power_of_2(heads), _STEP,
-            enable_fp_fusion=True,
-        )  # fmt: skip
+        with on(numbers.device):
+            _sum_parts[(parts * num_relations,)](
+                numbers, order, ptr, sums, num_pairs, num_relations, parts, heads, triton.next_power_of_2(heads), _STEP,
+                enable_fp_fusion=True,
+            )  # fmt: skip
     return sums.sum(0)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from graphformer.graphs.spans import SHORT, TALL, Spans
 from graphformer.kernels.problem import Case, Options, Rows, Tensors
 from graphformer.kernels.triton import tile_backward_keys, tile_backward_queries, tile_forward
-from graphformer.kernels.triton.config import architecture_of
+from graphformer.kernels.triton.config import architecture_of, on
 from graphformer.kernels.triton.tile_blocks import Form, Nodes, Pairs, Runs, Terms
 from graphformer.kernels.triton.tile_config import MOST_WIDTH, padded, tile_config
 from graphformer.kernels.triton.tile_sums import sum_by_relation
@@ -231,10 +231,11 @@ class _Call:
             heads, width, value_width, d, v, cut.rows, cut.step, cut.stages,
             options.normalizer, _precision(), self.has_dropout, self.height < TALL, **needs,
         )  # fmt: skip
-        kernel[(triton.cdiv(num_rows, cut.rows) * heads,)](
-            *arguments, options.scale, form, form._replace(rows=_SMALL, step=_SMALL),
-            num_warps=cut.warps, num_stages=cut.stages, enable_fp_fusion=True,
-        )  # fmt: skip
+        with on(device):
+            kernel[(triton.cdiv(num_rows, cut.rows) * heads,)](
+                *arguments, options.scale, form, form._replace(rows=_SMALL, step=_SMALL),
+                num_warps=cut.warps, num_stages=cut.stages, enable_fp_fusion=True,
+            )  # fmt: skip
 
 
 def _by_head(bias: Tensor) -> Pairs:
@@ -247,4 +248,6 @@ def _by_head(bias: Tensor) -> Pairs:
 
 def _precision() -> str:
     """How products of float32 are formed: in float32, unless the user asked torch for less."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    # torch's older way of asking raises where the user has set this one.
+    asked = getattr(torch.backends.cuda.matmul, "fp32_precision", None) or torch.get_float32_matmul_precision()
+    return "ieee" if asked in ("highest", "ieee", "none") else "tf32"
