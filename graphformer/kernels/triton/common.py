@@ -11,13 +11,15 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+# Read from wherever a row begins, so that it is no matter how they are aligned, and views of them compile nothing anew.
+LISTS = ("tasks", "key_index", "query_index", "edge_id", "relation", "seed")
 
 
 @triton.jit
 def load_vectors(nodes, node, head, node_stride, head_stride, kept, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     """The vectors of `node` [R, S] for each head [H], zero where not kept [R, S, H]. Shape [R, S, H, D]."""
     column = tl.arange(0, PADDED)
-    first = node.to(tl.int64)[:, :, None] * node_stride + head[None, None, :] * head_stride
+    first = node.to(tl.int64)[:, :, None] * node_stride + head.to(tl.int64)[None, None, :] * head_stride
     return tl.load(nodes + first[:, :, :, None] + column, mask=kept[:, :, :, None] & (column < WIDTH), other=0.0)
 
 

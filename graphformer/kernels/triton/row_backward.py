@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from graphformer.kernels.triton.common import (
+    LISTS,
     add_terms,
     keep_scale,
     load_features,
@@ -48,7 +49,7 @@ def moves(query, key, weight, slope, SCORE: tl.constexpr):
     return derivative
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tasks", "num_pairs"], do_not_specialize_on_alignment=LISTS)
 def backward_queries(
     tasks, num_tasks, num_pairs, query, key, value, key_index, edge_id, relation,
     weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_query, edge_key, edge_grad,
@@ -130,13 +131,14 @@ def backward_queries(
             dropped = alpha * keep
         if FINDS_DELTA:
             gradient = alpha * grad_weight
-            found += gradient
         else:
             gradient = score_gradient(grad_weight, score, alpha, lse, row_delta, NORMALIZER)
         gradient = tl.where(kept, gradient, 0.0)
+        if FINDS_DELTA:
+            found += gradient
         t = k
-        if SCORE != "dot":
-            t = moves(q, k, w, slope, SCORE)
+        if SCORE != "dot":  # of a removed pair, zero times this may be no number
+            t = tl.where(kept[:, :, :, None], moves(q, k, w, slope, SCORE), 0.0)
         if grad_query is not None:
             moved += gradient[:, :, :, None] * t
             if FINDS_DELTA:
@@ -150,20 +152,20 @@ def backward_queries(
             own = tl.where(kept[:, :, :, None], attr[:, :, None, :], 0.0)
             features += dropped[:, :, :, None] * own
         if grad_bias is not None:
-            place = pair_id[:, :, None] * HEADS + head[None, None, :]
-            tl.store(grad_bias + place, gradient, mask=valid[:, :, None] & inside[:, None, :])
+            place = grad_bias + pair_id[:, :, None] * HEADS + head[None, None, :]
+            tl.store(place, gradient.to(grad_bias.dtype.element_ty), mask=valid[:, :, None] & inside[:, None, :])
         if grad_edge_attr is not None:
-            first = (tl.program_id(1) * num_pairs + pair_id) * NUM_FEATURES
+            first = (tl.program_id(1).to(tl.int64) * num_pairs + pair_id) * NUM_FEATURES
             if edge_key is not None:
                 step_ = tl.where(kept[:, :, :, None], gradient[:, :, :, None] * t, 0.0)
                 for index in range(NUM_FEATURES):
                     column = tl.arange(0, D)
-                    place = (index * HEADS + head[:, None]) * WIDTH + column
-                    own_map = tl.load(edge_key + place, mask=(head < HEADS)[:, None] & (column < WIDTH), other=0.0)
+                    own_place = (index * HEADS + head[:, None]) * WIDTH + column
+                    own_map = tl.load(edge_key + own_place, mask=(head < HEADS)[:, None] & (column < WIDTH), other=0.0)
                     by_head = tl.sum(step_ * own_map.to(REAL)[None, None, :, :], 3)
                     if edge_grad is not None:
-                        place = (row.to(tl.int64)[:, None] * HEADS + head[None, :]) * NUM_FEATURES + index
-                        by_head += dropped * tl.load(edge_grad + place, mask=inside, other=0.0).to(REAL)[:, None, :]
+                        own_row = (row.to(tl.int64)[:, None] * HEADS + head[None, :]) * NUM_FEATURES + index
+                        by_head += dropped * tl.load(edge_grad + own_row, mask=inside, other=0.0).to(REAL)[:, None, :]
                     tl.store(grad_edge_attr + first + index, tl.sum(tl.where(kept, by_head, 0.0), 2), mask=valid)
             else:
                 by_head = tl.zeros((ROWS, STEP, HEAD_BLOCK, F), REAL)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from graphformer.kernels.triton.common import (
+    LISTS,
     LN_2,
     LOG2_E,
     add_terms,
@@ -28,7 +29,7 @@ from graphformer.kernels.triton.common import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tasks"], do_not_specialize_on_alignment=LISTS)
 def forward_rows(
     tasks, num_tasks, query, key, value, key_index, edge_id, relation,
     weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_query, edge_key,

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from graphformer.kernels.triton.common import (
+    LISTS,
     activate,
     add_terms,
     keep_scale,
@@ -28,7 +29,7 @@ from graphformer.kernels.triton.common import (
 from graphformer.kernels.triton.row_backward import moves, weight_gradient
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tasks"], do_not_specialize_on_alignment=LISTS)
 def backward_keys(
     tasks, num_tasks, query, key, value, query_index, key_index, edge_id, relation,
     weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_query, edge_key, edge_grad,
@@ -135,7 +136,7 @@ def backward_keys(
         store_own(grad_bias, target, head, inside, biases[:, :, None], HEADS, 1, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tasks", "num_programs"], do_not_specialize_on_alignment=LISTS)
 def backward_shared(
     tasks, num_tasks, num_programs, query, key, value, key_index, edge_id, relation,
     weight, bias, relation_bias, relation_key, relation_value, edge_attr, edge_key, edge_grad,

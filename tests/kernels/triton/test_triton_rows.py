@@ -10,6 +10,7 @@ import graphformer as gf
 from graphformer._philox import philox
 from graphformer.graphs import tasks as work_lists
 from graphformer.graphs.tasks import make_tasks
+from graphformer.kernels import Additive
 from graphformer.testing import assert_close, random_graph
 
 pytestmark = pytest.mark.interpreted
@@ -174,3 +175,62 @@ def test_explain_says_how_rows_go() -> None:
     nodes = problem(graph, (), torch.float32)
     told = gf.explain(*nodes.values(), graph)
     assert "split into 2 pieces" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"), [({}, torch.bfloat16), ({"score": Additive(activation="tanh")}, torch.float32)]
+)
+def test_features_of_removed_pairs_may_be_anything(options: dict[str, object], dtype: torch.dtype) -> None:
+    """In every sum zero times NaN is NaN: of delta found pair by pair, and of what moves an additive score."""
+    graph = hub()
+    tensors = problem(graph, ("bias", *TERMS["features"]), dtype)
+    removed = torch.arange(graph.num_edges) % 3 == 0
+    tensors["bias"][removed] = -torch.inf
+    tensors["edge_attr"][removed] = torch.nan
+    for ours, expected in zip(*(results(b, graph, tensors, **options) for b in ("triton", "reference")), strict=True):
+        assert_close(ours, expected, dtype)
+
+
+def test_no_features_leave_the_weight_its_gradient() -> None:
+    graph = random_graph(5, num_edges=20)
+    tensors = problem(graph, (), torch.float64)
+    tensors |= {"edge_attr": torch.randn(20, 0).double(), "edge_key": torch.randn(0, H, D).double()}
+    grads = []
+    for backend in ("triton", "reference"):
+        weight = torch.linspace(-1, 1, H * D, dtype=torch.float64).view(H, D).requires_grad_()
+        edge_key = tensors["edge_key"].clone().requires_grad_()
+        given = tensors | {"edge_key": edge_key}
+        out = gf.attend(
+            *(given.pop(name) for name in ("query", "key", "value")),
+            graph,
+            score=Additive(weight),
+            backend=backend,
+            **given,
+        )
+        grads.append(torch.autograd.grad(out.square().sum(), (weight, edge_key)))
+    for ours, expected in zip(*grads, strict=True):
+        assert_close(ours, expected)
+
+
+def test_biases_of_another_precision() -> None:
+    graph = hub()
+    tensors = problem(graph, TERMS["biases"], torch.float16)
+    tensors |= {name: tensors[name].double() for name in TERMS["biases"]}
+    for ours, expected in zip(*(results(b, graph, tensors) for b in ("triton", "reference")), strict=True):
+        assert ours.dtype == expected.dtype
+        assert_close(ours, expected, torch.float16)
+
+
+def test_a_program_compiles_in_one_piece() -> None:
+    graph = hub()
+    nodes = [tensor.requires_grad_() for tensor in problem(graph, (), torch.float32).values()]
+
+    def attend(*nodes: Tensor) -> Tensor:
+        return gf.attend(*nodes, graph, backend="triton")
+
+    expected = attend(*nodes)
+    out = torch.compile(attend, fullgraph=True, backend="aot_eager")(*nodes)
+    assert_close(out, expected)
+    grads = (torch.autograd.grad(result.square().sum(), nodes) for result in (out, expected))
+    for ours, theirs in zip(*grads, strict=True):
+        assert_close(ours, theirs)
