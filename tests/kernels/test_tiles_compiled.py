@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 
 triton = pytest.importorskip("triton")  # before whatever imports it
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
+from offline import Device, stack  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from graphformer.graphs import AttentionGraph  # noqa: E402
@@ -28,22 +26,6 @@ _KERNELS = (
     tile_backward_keys.backward_keys,
 )
 _FEW = 32  # bytes of a thread's stack that are no matter
-
-
-class _Device:
-    """A driver that knows which architecture to compile for, and nothing else."""
-
-    def __init__(self, architecture: int) -> None:
-        self.architecture = architecture
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.architecture, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
 
 
 @pytest.fixture
@@ -77,7 +59,7 @@ def _compile(
     dropout: float = 0.0,
     **terms: torch.Tensor,
 ) -> None:
-    monkeypatch.setattr(triton.runtime.driver, "_active", _Device(architecture))
+    monkeypatch.setattr(triton.runtime.driver, "_active", Device(architecture))
     for kernel in _KERNELS:
         kernel.device_caches.clear()
     monkeypatch.setattr(tiles, "architecture_of", lambda device: f"sm{architecture}")
@@ -108,17 +90,6 @@ def _compile(
     tiles.backward(out, out, statistic, tensors, rows, options, needs, height)
 
 
-def _stack(kernel: Any, folder: Path) -> int:
-    """Bytes that a thread's registers spill to."""
-    file = folder / "kernel.cubin"
-    file.write_bytes(kernel.asm["cubin"])
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    listing = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"STACK:(\d+)", listing)
-    assert found is not None, listing
-    return int(found[1])
-
-
 @pytest.mark.parametrize(
     ("architecture", "dtype", "width", "height"),
     [(90, torch.float16, 64, TALL), (80, torch.bfloat16, 32, SHORT)],
@@ -135,7 +106,7 @@ def test_the_main_cuts_spill_no_registers(
     _compile(architecture, dtype, width, height, monkeypatch)
     assert [name for name, _ in compiled] == ["forward_tiles", "backward_queries", "backward_keys"]
     for name, kernel in compiled:
-        assert _stack(kernel, tmp_path) <= _FEW, name
+        assert stack(kernel, tmp_path) <= _FEW, name
         assert ("wgmma" in kernel.asm["ptx"]) == (architecture == 90), name
 
 
