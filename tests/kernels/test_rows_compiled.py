@@ -27,6 +27,8 @@ _KERNELS = (
     *(row_sums.backward_keys, row_sums.backward_shared),
 )
 _R, _F = 3, 4
+# A cut that compiles soon: with every term, the table's takes a compiler minutes.
+_SMALL = Budget(16, 64, 1, 1)
 _FEW = 32  # bytes of a thread's stack that are no matter
 _BIASES, _VECTORS = ("bias", "relation_bias"), ("relation_key", "relation_value")
 _FEATURES = ("edge_attr", "edge_key", "edge_value")
@@ -128,8 +130,7 @@ def test_the_main_cuts_spill_nothing_and_their_steps_wait_for_nobody(architectur
 
 def test_all_terms_of_an_additive_score_compile_together() -> None:
     """With edge features it has loops of its own, in which Triton wants every name to keep its type."""
-    small = Budget(16, 64, 1, 1)  # a cut that compiles soon
-    with override(forward=small, backward=small):
+    with override(forward=_SMALL, backward=_SMALL):
         compiled = _compile(90, torch.float32, 2, 4, TERMS["all"], "tanh", dropout=0.1, lengths=(_SHORT,))
     assert {"backward_queries", "backward_keys", "backward_shared"} <= {name for name, _ in compiled}
 
@@ -154,27 +155,26 @@ def test_a_stream_of_graphs_compiles_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [80, 90])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("terms", TERMS)
-@pytest.mark.parametrize("score", ["dot", "leaky_relu"])
-def test_every_term_compiles(architecture: int, dtype: torch.dtype, terms: str, score: str) -> None:
-    _compile(architecture, dtype, 8, 16, TERMS[terms], score, dropout=0.1)
+@pytest.mark.parametrize(
+    ("score", "architecture", "dtype"), [("dot", 90, torch.float16), ("leaky_relu", 80, torch.bfloat16)]
+)
+def test_every_term_compiles(score: str, architecture: int, dtype: torch.dtype, terms: str) -> None:
+    with override(forward=_SMALL, backward=_SMALL):
+        assert _compile(architecture, dtype, 2, 4, TERMS[terms], score, dropout=0.1, lengths=(_SHORT,))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("normalizer", ["relu", "sigmoid"])
-@pytest.mark.parametrize("dropout", [0.0, 0.6])
-def test_every_normalizer_compiles(normalizer: str, dropout: float) -> None:
-    _compile(90, torch.bfloat16, 3, 20, TERMS["all"], "dot", normalizer, dropout)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_every_normalizer_compiles(normalizer: str, dtype: torch.dtype) -> None:
+    with override(forward=_SMALL, backward=_SMALL):
+        assert _compile(90, dtype, 3, 5, TERMS["all"], "dot", normalizer, 0.1, lengths=(_SHORT,))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [80, 90])
-@pytest.mark.parametrize(("heads", "width"), [(1, 1), (3, 20), (8, 64), (16, 64), (12, 80), (16, 128), (1, 1024)])
+@pytest.mark.parametrize(("heads", "width"), [(1, 1), (3, 20), (16, 64)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_every_size_compiles_without_spills(
-    architecture: int, heads: int, width: int, dtype: torch.dtype, tmp_path: Path
-) -> None:
-    for name, kernel in _compile(architecture, dtype, heads, width):
+def test_every_size_compiles_without_spills(heads: int, width: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    for name, kernel in _compile(90, dtype, heads, width):
         assert stack(kernel, tmp_path) <= _FEW, name

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 _MOST_STEP, _MOST_ROWS = 32, 64
+_SHORT_TILE = 2048  # numbers in a step where rows share a program: beyond that, their sums spill registers
 
 
 class RowConfig(NamedTuple):
@@ -87,7 +88,8 @@ def row_config(
     size = min(4, dtype.itemsize)
     budget = _overrides.get(direction) or _TABLE[architecture][direction, size]
     head_block = min(_power(heads), max(1, budget.vector // widest))
-    pairs = max(1, budget.tile // (head_block * widest) // (2 if dtype == torch.float64 else 1))
+    tile = min(budget.tile, _SHORT_TILE) if is_short else budget.tile
+    pairs = max(1, tile // (head_block * widest) // (2 if dtype == torch.float64 else 1))
     if not is_short:
         return RowConfig(head_block, 1, min(pairs, _MOST_STEP), budget.warps, budget.stages)
     step = min(pairs, 4)
