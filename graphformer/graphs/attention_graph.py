@@ -311,7 +311,7 @@ class AttentionGraph:
             >>> graph.tiles_by_key.segments.tolist()
             [[0, 40, -1], [0, 40, 255]]
         """
-        self.query_side.prepare()
+        self.query_side.prepare(self._relation, self._num_relations)
         self.key_side.prepare()
         return self
 

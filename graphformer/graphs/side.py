@@ -123,12 +123,14 @@ class Side:
             self._spans = keep(lambda: measure_spans(runs, self.num_pairs))
         return self._spans
 
-    def prepare(self) -> None:
-        """Make what a kernel on this device otherwise makes when first called."""
+    def prepare(self, relation: Tensor | None = None, num_relations: int = 0) -> None:
+        """Make what a kernel on this device otherwise makes when first called; with the graph's relations, if given."""
         if self.ptr.device.type == "cpu":
             _ = self.tiles
         elif self.spans is None:
             _ = self.tasks
+            if relation is not None:
+                self.by_relation(relation, num_relations)
 
     def _tile(self) -> Tiles | None:
         if self.runs is not None:
