@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,7 @@ class SeedsResult:
 def find_results(folders: Iterable[str | Path]) -> list[SeedsResult]:
     """The results of all runs below these folders, in the order of their paths; those of one series as one.
 
-    A series that is not finished counts with the seeds that are. A folder without a finished run gives nothing. The
-    model's name is followed by the settings that are not its defaults.
+    A series that is not finished counts with the seeds that are. A folder without a finished run gives nothing.
 
     Args:
         folders: Folders of runs, of series of seeds, or above them; a run that lies below several counts once.
@@ -140,27 +139,13 @@ def find_results(folders: Iterable[str | Path]) -> list[SeedsResult]:
                 parent if path.parent.name.startswith("seed-") and (parent / "config.yaml").exists() else path.parent
             )
             found.setdefault(series, []).append(RunResult.read(path))
-    results = [
+    return [
         SeedsResult.of(str(series), sorted(runs, key=lambda run: run.seed)) for series, runs in sorted(found.items())
     ]
-    return [replace(result, model=_told(result)) for result in results]
-
-
-def _told(result: SeedsResult) -> str:
-    """The model with those of its settings that are not the defaults, as far as the folder tells them."""
-    try:
-        model = RunFolder(result.folder).read_config().model
-    except RunError:
-        return result.model
-    default = type(model)()
-    settings = {entry.name: getattr(model, entry.name) for entry in fields(model)}
-    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
-    told = [f"{name}={value}" for name, value in plain.items() if value != getattr(default, name)]
-    return f"{result.model} ({', '.join(told)})" if told else result.model
 
 
 def as_table(results: Sequence[SeedsResult]) -> str:
-    """A Markdown table of results, a row each.
+    """A Markdown table of results, a row each; after the model's name stand the settings that are not its defaults.
 
     Example:
         >>> runs = [RunResult("runs/a/seed-0", "cora", "gps", "acc", 3, 0.8, 0.7, None, 1000, 2.0, 0)]
@@ -174,9 +159,22 @@ def as_table(results: Sequence[SeedsResult]) -> str:
         several = len(result.seeds) > 1
         valid = f"{result.metric} {result.valid:.4f}" + (f" ± {result.valid_std:.4f}" if several else "")
         test = f"{result.test:.4f}" + (f" ± {result.test_std:.4f}" if several else "")
-        cells = [result.dataset, result.model, f"{result.parameters:,}", str(len(result.seeds)), valid, test]
+        cells = [result.dataset, _told(result), f"{result.parameters:,}", str(len(result.seeds)), valid, test]
         lines.append(f"| {' | '.join([*cells, f'{result.seconds:.0f}', result.folder])} |")
     return "\n".join(lines)
+
+
+def _told(result: SeedsResult) -> str:
+    """The model with those of its settings that are not the defaults, as far as the folder tells them."""
+    try:
+        model = RunFolder(result.folder).read_config().model
+    except RunError:
+        return result.model
+    default = type(model)()
+    settings = {entry.name: getattr(model, entry.name) for entry in fields(model)}
+    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
+    told = [f"{name}={value}" for name, value in plain.items() if value != getattr(default, name)]
+    return f"{result.model} ({', '.join(told)})" if told else result.model
 
 
 def _is_series(path: Path) -> bool:
