@@ -49,8 +49,8 @@ class Budget(NamedTuple):
     stages: int
 
 
-# By compute capability ("interpreter" where there is none), pass, and bytes of a loaded number. Chosen by what compiles
-# without spilled registers; not yet by measurements on a device.
+# By architecture, pass, and bytes of a loaded number. Chosen by what compiles without spilled registers; not yet by
+# measurements on a device.
 _TABLE = {
     "sm80": {
         ("forward", 2): Budget(512, 4096, 4, 1),

@@ -68,7 +68,7 @@ def backward_keys(
         valid = position < stop[:, None]
         source = tl.load(query_index + position, mask=valid, other=0)
         pair_id, kind = read_ids(position, valid, edge_id, relation)
-        if BY_RELATION:
+        if BY_RELATION:  # known without a look
             kind = tl.broadcast_to(row[:, None], position.shape)
         pair_bias, kept = score_bias(
             bias, relation_bias, pair_id, kind, head, valid[:, :, None] & inside[:, None, :], HEADS, REAL

@@ -9,7 +9,6 @@ from torch import Tensor
 import graphformer as gf
 from graphformer._philox import philox
 from graphformer.graphs import tasks as work_lists
-from graphformer.graphs.tasks import make_tasks
 from graphformer.kernels import Additive
 from graphformer.testing import assert_close, random_graph
 
@@ -156,18 +155,6 @@ def test_equal_bits_again() -> None:
     tensors = problem(graph, TERMS["all"], torch.float32)
     first, second = (results("triton", graph, tensors, dropout=0.2, seed=1) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def test_work_lists_hold_every_pair_once() -> None:
-    graph = hub()
-    tasks = make_tasks(graph.by_query.ptr, graph.num_edges)
-    count = torch.zeros(graph.num_edges, dtype=torch.int64)
-    for _, begin, stop in torch.cat((tasks.pieces, tasks.long, tasks.short)).tolist():
-        assert stop - begin <= LONGEST
-        count[begin:stop] += 1
-    assert bool((count == 1).all())
-    rows = torch.cat((tasks.long[:, 0], tasks.short[:, 0], tasks.splits[:, 0]))
-    assert rows.sort().values.tolist() == list(range(graph.num_queries))
 
 
 def test_explain_says_how_rows_go() -> None:
