@@ -25,7 +25,8 @@ class TrainConfig:
         epochs: Passes over the training split.
         patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.
         batch_size: Graphs in a step, over all devices; links in a step for link prediction, and target nodes where
-            neighbors are sampled.
+            neighbors are sampled. Default: 64; for links 65,536, as in OGB's examples, for each step passes the whole
+            graph. One graph that is trained on as a whole has no batches.
         accumulate: Batches whose mean gradient makes a step.
         learning_rate: Peak of the learning rate.
         schedule: "cosine": a linear rise, then half a cosine down to zero; "constant": a linear rise, then the peak.
@@ -60,7 +61,7 @@ class TrainConfig:
     download: bool = False
     epochs: int = 20
     patience: int = 0
-    batch_size: int = 64
+    batch_size: int | None = None
     accumulate: int = 1
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -89,7 +90,7 @@ class TrainConfig:
         object.__setattr__(self, "neighbors", tuple(self.neighbors))  # lists come in from files
         for name in ("epochs", "batch_size", "accumulate", "devices", "seeds"):
             value = getattr(self, name)
-            require(value >= 1, "TrainConfig", name, "be at least 1", value, "Pass a positive count.")
+            require(value is None or value >= 1, "TrainConfig", name, "be at least 1", value, "Pass a positive count.")
         for name in ("weight_decay", "gradient_clip", "patience", "seed", "num_workers"):
             value = getattr(self, name)
             require(value >= 0, "TrainConfig", name, "be at least 0", value, "Pass 0 or more.")
@@ -108,7 +109,8 @@ class TrainConfig:
         alone = self.seeds == 1 or self.devices == 1
         require(alone, "TrainConfig", "seeds", "be 1 on several devices", self.seeds, "Run one seed after the other.")
         rule, remedy = f"be at most batch_size = {self.batch_size}", "Each takes its share of a batch."
-        require(self.devices <= self.batch_size, "TrainConfig", "devices", rule, self.devices, remedy)
+        fits = self.batch_size is None or self.devices <= self.batch_size
+        require(fits, "TrainConfig", "devices", rule, self.devices, remedy)
         needs = self.num_workers > 0 or not self.prepare_in_workers
         require(needs, "TrainConfig", "num_workers", "be positive to prepare in workers", 0, "Pass 1 or more.")
 

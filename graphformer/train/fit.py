@@ -66,9 +66,11 @@ def fit(config: TrainConfig, task: Task, splits: Splits, folder: RunFolder) -> R
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
+        smaller = "Lower --batch_size (and raise --accumulate by as much)"
+        smaller = "Train on --neighbors, or a smaller model" if config.batch_size is None else smaller
         raise RunError(
-            f"train: a step must fit into memory; got {' '.join(str(error).split())[:200]}. Lower --batch_size "
-            f"(and raise --accumulate by as much); --resume goes on with what {folder.config} says then."
+            f"train: a step must fit into memory; got {' '.join(str(error).split())[:200]}. {smaller}; "
+            f"--resume goes on with what {folder.config} says then."
         ) from error
     except KeyboardInterrupt:
         done = f" after {len(record.rows)} of {config.epochs} epochs" if record.rows else ""

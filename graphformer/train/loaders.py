@@ -13,13 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader as PlainLoader
 from torch.utils.data import Sampler
-from torch_geometric import typing
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader, NeighborLoader
 
-from graphformer._checks import require
-from graphformer._errors import MissingPackageError
-from graphformer.data.task import Level, Task
+from graphformer.data.task import Level
 from graphformer.models import transform
 from graphformer.train.config import TrainConfig
 
@@ -32,30 +29,6 @@ class Share(NamedTuple):
 
 
 _ALL = Share()
-
-
-def check_fits(task: Task, config: TrainConfig) -> None:
-    """Refuse settings that no batches of this data set can be made with.
-
-    Raises:
-        InputError: More devices than graphs, or than one for one graph; neighbours of what is not one graph.
-        MissingPackageError: Neighbours are asked for, and PyG's sampling is not installed.
-    """
-    rule, remedy = "be 1 where one graph holds all parts", "Train on one device."
-    require(len(task.train) > 1 or config.devices == 1, "train", "devices", rule, config.devices, remedy)
-    fewest = min(len(task.train), len(task.valid))
-    rule, remedy = f"be at most {fewest}, the graphs of the smallest part", "Train on fewer devices."
-    require(config.devices <= fewest, "train", "devices", rule, config.devices, remedy)
-    if not config.neighbors:
-        return
-    rule, remedy = "be empty but for the nodes of one big graph", "Leave neighbors out."
-    is_one = task.level == "node" and len(task.train) == 1
-    require(is_one, "train", "neighbors", rule, list(config.neighbors), remedy)
-    if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
-        raise MissingPackageError(
-            "train: neighbors need PyG's neighbour sampling; got neither pyg-lib nor torch-sparse. "
-            "Install one of them, or leave neighbors out to train on the whole graph."
-        )
 
 
 def training_loader(
@@ -73,14 +46,14 @@ def training_loader(
     workers = config.num_workers
     if level == "link":
         links: Any = _Links(graphs[0], config.negatives)
-        sampler = LinkBatches(graphs[0].pair_index.shape[1], config.batch_size, config.seed, share)
+        sampler = LinkBatches(graphs[0].pair_index.shape[1], _batch_size(config), config.seed, share)
         sampler.set_epoch(epoch)
         return PlainLoader(links, batch_size=None, sampler=sampler, collate_fn=_itself, num_workers=workers)
     if config.neighbors:
         return _neighbour_loader(graphs[0], config)
     if len(graphs) == 1:
         return _whole(graphs)
-    batches = GraphBatches(len(graphs), config.batch_size, config.seed, share)
+    batches = GraphBatches(len(graphs), _batch_size(config), config.seed, share)
     batches.set_epoch(epoch)
     return DataLoader(graphs, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0)
 
@@ -91,7 +64,12 @@ def plain_loader(graphs: Sequence[Data], config: TrainConfig, share: Share = _AL
         return _whole(graphs)
     mine: Any = [graphs[i] for i in range(share.rank, len(graphs), share.processes)] if share.processes > 1 else graphs
     workers = config.num_workers
-    return DataLoader(mine, config.batch_size, num_workers=workers, persistent_workers=workers > 0)
+    return DataLoader(mine, _batch_size(config), num_workers=workers, persistent_workers=workers > 0)
+
+
+def _batch_size(config: TrainConfig) -> int:
+    assert config.batch_size is not None  # settled, but where one graph is trained on as a whole
+    return config.batch_size
 
 
 def _whole(graphs: Sequence[Data]) -> PlainLoader[Any]:
@@ -190,7 +168,7 @@ def _neighbour_loader(data: Data, config: TrainConfig) -> PlainLoader[Any]:
         whole,
         num_neighbors=list(config.neighbors),
         input_nodes=target,
-        batch_size=config.batch_size,
+        batch_size=_batch_size(config),
         shuffle=True,
         transform=_Seeds(transform(config.model)),
         num_workers=config.num_workers,

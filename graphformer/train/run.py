@@ -19,9 +19,9 @@ from graphformer.train.exported import open_module
 from graphformer.train.fit import fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
 from graphformer.train.forest import fit_forest, require_molecules, task_fingerprints
-from graphformer.train.loaders import check_fits
 from graphformer.train.prepare import prepare
 from graphformer.train.results import RunResult, SeedsResult
+from graphformer.train.settle import settle
 
 SPLITS = ("train", "valid", "test")
 
@@ -67,7 +67,7 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
     if isinstance(config.model, ForestConfig):
         require_molecules(task)
     else:
-        check_fits(task, config)
+        config = settle(config, task)
     return _run(config, task, RunFolder.create(config))
 
 

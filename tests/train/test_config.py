@@ -61,7 +61,6 @@ def test_a_missing_file_is_told(tmp_path):
         ("epochs", 0, "be at least 1"),
         ("batch_size", -2, "be at least 1"),
         ("weight_decay", -0.1, "be at least 0"),
-        ("devices", 65, "be at most batch_size = 64"),
         ("seed", 2**32, r"lie below 2\^32, in all seeds"),
         ("gradient_clip", -1.0, "be at least 0"),
         ("seed", -1, "be at least 0"),
@@ -75,6 +74,12 @@ def test_a_missing_file_is_told(tmp_path):
 def test_values_that_no_run_can_have_are_refused(setting, value, rule):
     with pytest.raises(InputError, match=f"TrainConfig: {setting} must {rule}; got '?{value}'?"):
         replace(TrainConfig(), **{setting: value})
+
+
+def test_each_device_has_a_share_of_a_batch():
+    assert replace(TrainConfig(), devices=65).batch_size is None  # known once the data set is
+    with pytest.raises(InputError, match="TrainConfig: devices must be at most batch_size = 64; got 65"):
+        replace(TrainConfig(), devices=65, batch_size=64)
 
 
 def test_every_recipe_is_of_a_known_data_set_and_can_be_read():

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from graphformer._errors import InputError, MissingPackageError
+from graphformer._errors import InputError, MissingPackageError, RunError
 from graphformer.data.task import Task
 from graphformer.graphs import Features
 from graphformer.models.config import GraphTransformerConfig
-from graphformer.train import TrainConfig, evaluate, resume, train
-from graphformer.train.loaders import check_fits, training_loader
+from graphformer.train import TrainConfig, evaluate, read_config, resume, train
+from graphformer.train.loaders import training_loader
+from graphformer.train.module import GraphModule
 from graphformer.train.prepare import prepare
 from graphformer.train.record import Record
+from graphformer.train.settle import settle
 
 NODES = 60
 
@@ -124,6 +126,20 @@ def test_parts_of_one_graph_are_prepared_once(quick):
     assert "target_index" not in prepared["valid"][0]
 
 
+@pytest.mark.parametrize(("make", "size"), [(link_task, 65_536), (node_task, None)])
+def test_the_size_of_batches_follows_the_level_where_none_is_given(make, size, quick, monkeypatch):
+    task = make()
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
+    train(replace(quick, epochs=1, batch_size=None))
+    assert read_config(Path(quick.folder, "config.yaml")).batch_size == size
+
+
+def test_a_given_size_of_batches_is_kept_and_graphs_have_64(quick):
+    assert settle(quick, link_task()).batch_size == quick.batch_size
+    graphs = replace(node_task(), level="graph", train=node_task().train * 2)
+    assert settle(replace(quick, batch_size=None), graphs).batch_size == 64
+
+
 def test_links_meet_as_many_random_pairs(quick):
     graphs = prepare({"train": link_task().train}, quick)["train"]
     loader = training_loader(graphs, "link", replace(quick, negatives="targets"))
@@ -153,7 +169,7 @@ def test_what_one_graph_cannot_be_trained_with_leaves_no_folder(quick, monkeypat
         with pytest.raises(
             InputError, match="train: devices must be at most [13], the graphs of the smallest part; got 4"
         ):
-            check_fits(few, replace(quick, devices=4))
+            settle(replace(quick, devices=4), few)
     with pytest.raises(InputError, match=r"train: neighbors must be empty but for the nodes of one big graph; got"):
         train(replace(quick, neighbors=(3,)))
     assert not Path(quick.folder).exists()
@@ -194,3 +210,15 @@ def test_a_run_that_patience_ended_is_not_trained_further(quick, monkeypatch):
             train(replace(quick, patience=3))
     resume(quick.folder)
     assert len(Path(quick.folder, "metrics.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_one_graph_that_does_not_fit_into_memory_is_told_what_helps(quick, monkeypatch):
+    task = node_task()
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
+
+    def greedy(self, batch, batch_index):
+        return torch.empty(2**62, dtype=torch.int8)
+
+    monkeypatch.setattr(GraphModule, "training_step", greedy)
+    with pytest.raises(RunError, match=r"a step must fit into memory; got .*memory.*\. Train on --neighbors, or a"):
+        train(replace(quick, batch_size=None))
