@@ -7,7 +7,14 @@ from typing import Any
 from graphformer._checks import require
 from graphformer.cli.parser import new_parser, parse
 from graphformer.models.config import KNOWN, MODELS, config_class
-from graphformer.train.config import DEFAULT_MODEL, TrainConfig, config_from_mapping, read_config, read_mapping
+from graphformer.train.config import (
+    DEFAULT_MODEL,
+    OF_A_FOREST,
+    TrainConfig,
+    config_from_mapping,
+    read_config,
+    read_mapping,
+)
 from graphformer.train.recipes import recipe_mapping, settings_for
 
 DESCRIPTION = """Train a model on a data set and measure it on the test split at its best validation epoch.
@@ -78,7 +85,8 @@ def _resume(run: str, words: list[str]) -> Any:
 def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]) -> TrainConfig:
     """The settings of the recipe, of --config and of the options, the later over the earlier.
 
-    Settings of a model hold for that model only: where a later word chooses another, they are left behind.
+    Settings of a model hold for that model only: where a later word chooses another, they are left behind; where it
+    chooses a forest, those of training too.
     """
     written: dict[str, Any] = {}
     if values["config"]:
@@ -105,8 +113,12 @@ def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]
 
 def _over(weak: dict[str, Any], strong: dict[str, Any]) -> dict[str, Any]:
     model, stronger = weak.get("model", {}), strong.get("model", {})
-    if stronger.get("name", model.get("name", DEFAULT_MODEL)) != model.get("name", DEFAULT_MODEL):
+    before = model.get("name", DEFAULT_MODEL)
+    chosen = stronger.get("name", before)
+    if chosen != before:
         model = {}
+    if chosen == "forest" != before:
+        weak = {name: value for name, value in weak.items() if name in OF_A_FOREST}
     return {**weak, **strong, "model": {**model, **stronger}}
 
 

@@ -12,6 +12,7 @@ from graphformer._errors import InputError
 from graphformer.models.config import GraphTransformerConfig, config_class, name_of
 
 DEFAULT_MODEL = name_of(GraphTransformerConfig())
+OF_A_FOREST = ("dataset", "root", "download", "seed", "seeds", "folder", "model")  # all that a forest's run reads
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,15 @@ from graphformer._checks import require_choice
 from graphformer._errors import RunError
 from graphformer.data import from_smiles_list, load
 from graphformer.data.task import Task
-from graphformer.models import transform
 from graphformer.models.config.forest import ForestConfig
 from graphformer.train.config import TrainConfig
 from graphformer.train.exported import open_module
 from graphformer.train.fit import fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
-from graphformer.train.forest import fit_forest, require_molecules, task_fingerprints
+from graphformer.train.forest import fit_forest, task_fingerprints
 from graphformer.train.prepare import prepare
 from graphformer.train.results import RunResult, SeedsResult
-from graphformer.train.settle import settle
+from graphformer.train.settle import check_settings, settle
 
 SPLITS = ("train", "valid", "test")
 
@@ -57,17 +56,14 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
         them.
 
     Raises:
+        InputError: The settings do not fit the data set, or some would have no effect on it.
         RunError: The folder holds something already.
         DataError: The data set cannot be had.
         KeyboardInterrupt: Ctrl-C; its message says how to go on.
     """
-    if not isinstance(config.model, ForestConfig):
-        transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
+    check_settings(config)
     task = load(config.dataset, config.root, config.download)
-    if isinstance(config.model, ForestConfig):
-        require_molecules(task)
-    else:
-        config = settle(config, task)
+    config = settle(config, task)
     return _run(config, task, RunFolder.create(config))
 
 

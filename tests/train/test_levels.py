@@ -79,25 +79,25 @@ def link_task() -> Task:
 @pytest.fixture
 def quick(tmp_path) -> TrainConfig:
     model = GraphTransformerConfig(channels=16, layers=2, heads=2, walk_steps=0, dropout=0.1)
-    return TrainConfig(epochs=20, batch_size=32, learning_rate=1e-2, seed=1, folder=str(tmp_path / "run"), model=model)
+    return TrainConfig(epochs=20, learning_rate=1e-2, seed=1, folder=str(tmp_path / "run"), model=model)
 
 
-@pytest.mark.parametrize(("make", "least"), [(node_task, 0.9), (link_task, 0.8)])
-def test_nodes_and_links_are_learnt(make, least, quick, monkeypatch):
+@pytest.mark.parametrize(("make", "least", "size"), [(node_task, 0.9, None), (link_task, 0.8, 32)])
+def test_nodes_and_links_are_learnt(make, least, size, quick, monkeypatch):
     task = make()
     monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
-    result = train(quick)
+    result = train(replace(quick, batch_size=size))
     assert result.test >= least
     assert result.baseline is None
     measured = evaluate(quick.folder)
     assert (measured.value, measured.rows) == (result.test, 20)
 
 
-@pytest.mark.parametrize("make", [node_task, link_task])
-def test_a_resumed_run_ends_as_one_in_one_go(make, quick, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("make", "size"), [(node_task, None), (link_task, 32)])
+def test_a_resumed_run_ends_as_one_in_one_go(make, size, quick, monkeypatch, tmp_path):
     task = make()
     monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
-    short = replace(quick, epochs=4)
+    short = replace(quick, epochs=4, batch_size=size)
     whole = train(short)
     write = Record.write_rows
 
@@ -130,19 +130,20 @@ def test_parts_of_one_graph_are_prepared_once(quick):
 def test_the_size_of_batches_follows_the_level_where_none_is_given(make, size, quick, monkeypatch):
     task = make()
     monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
-    train(replace(quick, epochs=1, batch_size=None))
+    train(replace(quick, epochs=1))
     assert read_config(Path(quick.folder, "config.yaml")).batch_size == size
 
 
 def test_a_given_size_of_batches_is_kept_and_graphs_have_64(quick):
-    assert settle(quick, link_task()).batch_size == quick.batch_size
+    assert settle(replace(quick, batch_size=32), link_task()).batch_size == 32
     graphs = replace(node_task(), level="graph", train=node_task().train * 2)
-    assert settle(replace(quick, batch_size=None), graphs).batch_size == 64
+    assert settle(quick, graphs).batch_size == 64
 
 
 def test_links_meet_as_many_random_pairs(quick):
     graphs = prepare({"train": link_task().train}, quick)["train"]
-    loader = training_loader(graphs, "link", replace(quick, negatives="targets"))
+    config = replace(quick, batch_size=32, negatives="targets")
+    loader = training_loader(graphs, "link", config)
     seen = list(loader)
     links = graphs[0].pair_index
     assert sum(len(batch.y) for batch in seen) == 2 * links.shape[1]
@@ -152,7 +153,7 @@ def test_links_meet_as_many_random_pairs(quick):
         half = len(batch.y) // 2
         assert torch.equal(batch.pair_index[0, :half], batch.pair_index[0, half:])
         assert batch.pair_index.max() < NODES
-    again = list(training_loader(graphs, "link", replace(quick, negatives="targets")))
+    again = list(training_loader(graphs, "link", config))
     assert all(torch.equal(one.pair_index, two.pair_index) for one, two in zip(seen, again, strict=True))
     loader.sampler.set_epoch(1)
     assert not torch.equal(next(iter(loader)).pair_index, seen[0].pair_index)
@@ -221,4 +222,4 @@ def test_one_graph_that_does_not_fit_into_memory_is_told_what_helps(quick, monke
 
     monkeypatch.setattr(GraphModule, "training_step", greedy)
     with pytest.raises(RunError, match=r"a step must fit into memory; got .*memory.*\. Train on --neighbors, or a"):
-        train(replace(quick, batch_size=None))
+        train(quick)
