@@ -82,8 +82,12 @@ def resume(run: str | Path) -> RunResult | SeedsResult:
             "Start a new run with more epochs, or use `graphformer evaluate`."
         )
     config = folder.read_config()
-    if folder.last.exists():
-        load_module(folder, folder.last)  # refuse one that is damaged or does not fit before the data are prepared
+    waiting = [member for member in _members(config, folder).values() if not member.result.exists()]
+    if not waiting:
+        return _together(config, folder)
+    for member in waiting:
+        if member.last.exists():
+            load_module(member, member.last)  # refuse one that is damaged or does not fit before the data are prepared
     return _run(config, load(config.dataset, config.root, config.download), folder)
 
 
@@ -149,19 +153,26 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | Seed
         fit_one = _fitting(config, task)
         if config.seeds == 1:
             return fit_one(config, folder)
-        results = []
-        for seed in range(config.seed, config.seed + config.seeds):
-            path = folder.path / f"seed-{seed}"
-            member = RunFolder(path)
-            if member.result.exists():
-                results.append(RunResult.read(member.result))
-                continue
-            one = replace(config, seed=seed, seeds=1, folder=str(path))
-            results.append(fit_one(one, member if member.config.exists() else RunFolder.create(one)))
-        return SeedsResult.write(folder, results)
+        for seed, member in _members(config, folder).items():
+            if not member.result.exists():
+                one = replace(config, seed=seed, seeds=1, folder=str(member.path))
+                fit_one(one, member if member.config.exists() else RunFolder.create(one))
+        return _together(config, folder)
     except KeyboardInterrupt as interrupt:
         how = f"graphformer train --resume {shlex.quote(str(folder.path))}"
         raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; go on with: {how}") from None
+
+
+def _members(config: TrainConfig, folder: RunFolder) -> dict[int, RunFolder]:
+    """The folder of each seed: those of a series, or the run's own."""
+    if config.seeds == 1:
+        return {config.seed: folder}
+    return {seed: RunFolder(folder.path / f"seed-{seed}") for seed in range(config.seed, config.seed + config.seeds)}
+
+
+def _together(config: TrainConfig, folder: RunFolder) -> SeedsResult:
+    """The result of a series whose seeds are all finished."""
+    return SeedsResult.write(folder, [RunResult.read(member.result) for member in _members(config, folder).values()])
 
 
 def _fitting(config: TrainConfig, task: Task) -> Callable[[TrainConfig, RunFolder], RunResult]:

@@ -54,6 +54,26 @@ def test_a_series_goes_on_where_it_was_cut(loaded, small, tmp_path, monkeypatch)
         resume(cut)
 
 
+def test_a_series_whose_seeds_are_all_finished_is_told_without_its_data(three, loaded):
+    folder = RunFolder(three.folder)
+    folder.result.unlink()  # the process was killed just before it wrote this
+    loaded.clear()
+    assert resume(three.folder) == three
+    assert folder.result.exists()
+    assert loaded == []
+
+
+def test_a_damaged_seed_stops_a_resume_before_the_data_are_loaded(three, loaded):
+    RunFolder(three.folder).result.unlink()
+    member = RunFolder(Path(three.folder) / "seed-4")
+    member.result.unlink()
+    member.last.write_bytes(b"half")
+    loaded.clear()
+    with pytest.raises(RunError, match=r"seed-4.*last.ckpt must be a whole checkpoint"):
+        resume(three.folder)
+    assert loaded == []
+
+
 def test_the_folder_of_a_series_is_no_single_run(three):
     with pytest.raises(RunError, match="must be the folder of one run; got a series of seeds. Pass .*seed-3"):
         evaluate(three.folder)
