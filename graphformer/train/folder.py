@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,12 @@ class RunFolder:
                 "Pass the folder that `graphformer train` named at its end, for instance runs/logp-1."
             )
         return folder
+
+    def discard(self) -> None:
+        """Remove the folder of a run that was refused before it learnt anything; one that holds more is left."""
+        files = {entry.name for entry in self.path.rglob("*") if entry.is_file()}
+        if rank() == 0 and files <= {self.config.name, self.versions.name}:
+            shutil.rmtree(self.path)
 
     def read_config(self) -> TrainConfig:
         """The run's settings.

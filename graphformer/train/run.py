@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graphformer._checks import require_choice
-from graphformer._errors import RunError
+from graphformer._errors import DataError, InputError, MissingPackageError, RunError
 from graphformer.data import from_smiles_list, load
 from graphformer.data.task import Task
 from graphformer.models.config.forest import ForestConfig
@@ -64,7 +64,12 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
     check_settings(config)
     task = load(config.dataset, config.root, config.download)
     config = settle(config, task)
-    return _run(config, task, RunFolder.create(config))
+    folder = RunFolder.create(config)
+    try:
+        return _run(config, task, folder)
+    except (InputError, DataError, MissingPackageError):
+        folder.discard()
+        raise
 
 
 def resume(run: str | Path) -> RunResult | SeedsResult:

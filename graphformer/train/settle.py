@@ -15,6 +15,7 @@ from graphformer.models import transform
 from graphformer.models.config.forest import ForestConfig
 from graphformer.train.config import OF_A_FOREST, TrainConfig
 from graphformer.train.forest import require_molecules
+from graphformer.train.module import GraphModule, TaskFacts
 
 _BATCH_SIZE = {"graph": 64, "node": 64, "link": 64 * 1024}
 
@@ -73,6 +74,7 @@ def settle(config: TrainConfig, task: Task) -> TrainConfig:
     _require_heard(config.model, {"pooling": task.level == "graph"}, "but for whole graphs", leave_out, "model.")
     edges = {"update_last_edges": task.features.edge_width > 0}
     _require_heard(config.model, edges, "where edges carry nothing", leave_out, "model.")
+    GraphModule(config, TaskFacts.of(task))  # a model refuses features that it cannot read
     if config.batch_size is None and not _is_whole(config, task):
         config = replace(config, batch_size=_BATCH_SIZE[task.level])
     return config

@@ -9,14 +9,21 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from graphformer._errors import InputError
+from graphformer._errors import DataError, InputError
 from graphformer.cli.main import main
 from graphformer.cli.train import _over
 from graphformer.data.task import Task, rmse
 from graphformer.graphs import Features
-from graphformer.models.config import ExphormerConfig, GraphTransformerConfig, GTConfig
+from graphformer.models.config import (
+    ExphormerConfig,
+    GatedTransformerConfig,
+    GPSConfig,
+    GraphTransformerConfig,
+    GTConfig,
+)
 from graphformer.models.config.forest import ForestConfig
 from graphformer.train import TrainConfig, train
+from graphformer.train.folder import RunFolder
 from graphformer.train.settle import settle
 
 RING = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
@@ -110,6 +117,61 @@ def test_what_no_data_set_would_hear_of_is_refused_before_it_is_loaded(settings,
         train(TrainConfig(folder=str(tmp_path / "run"), **settings))
     assert loaded == []
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            GatedTransformerConfig(),
+            "GatedTransformer: features.edge_categories must have .*; got \\[\\]. Change edge_col",
+        ),
+        (GPSConfig(conv="SAGEConw"), "LocalConv: name must be a convolution; got 'SAGEConw'"),
+    ],
+    ids=str,
+)
+def test_what_a_model_cannot_read_is_refused_before_samples_are_prepared(model, message, small, monkeypatch):
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: GRAPHS)
+    monkeypatch.delattr("graphformer.train.run.prepare")
+    with pytest.raises(InputError, match=message):
+        train(replace(small, model=model))
+    assert not Path(small.folder).exists()
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_the_samples_refuse_leaves_no_folder(small, monkeypatch, seeds):
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: GRAPHS)
+    model = replace(small.model, pattern="Nearest(2)")
+    with pytest.raises(InputError, match="pos"):
+        train(replace(small, model=model, seeds=seeds))
+    assert not Path(small.folder).exists()
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_labels_that_cannot_be_measured_leave_no_folder(loaded, small, task, monkeypatch, seeds):
+    def undefined(y_true, y_pred):
+        raise DataError("measure: labels must hold both classes; got one. Use other labels.")
+
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: replace(task, measure=undefined))
+    with pytest.raises(DataError, match="both classes"):
+        train(replace(small, seeds=seeds))
+    assert not Path(small.folder).exists()
+
+
+def test_what_was_learnt_is_not_discarded(loaded, small, task, monkeypatch):
+    measured = []
+
+    def once(y_true, y_pred):
+        measured.append(y_true)
+        if len(measured) > 1:
+            raise DataError("measure: labels must hold both classes; got one. Use other labels.")
+        return 1.0
+
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: replace(task, measure=once))
+    with pytest.raises(DataError, match="both classes"):
+        train(small)
+    assert RunFolder(small.folder).last.exists()
+    assert RunFolder(small.folder).config.exists()
 
 
 def test_a_forest_of_numbers_has_no_classes_to_weigh(loaded, task, tmp_path, monkeypatch):
