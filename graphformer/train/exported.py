@@ -66,8 +66,8 @@ def export(run: str | Path, out: str | Path) -> Path:
     return path
 
 
-def load_exported(path: Path) -> GraphModule:
-    """The module in a file that :func:`export` wrote, ready to predict.
+def load_exported(path: str | Path) -> GraphModule:
+    """The module in a file that :func:`export` wrote, ready to predict: its `predict_batch` takes prepared batches.
 
     Raises:
         RunError: The file is missing, damaged, or not one of these.
@@ -105,13 +105,15 @@ def open_module(run: str | Path | None, model: str | None, where: str) -> GraphM
         assert run is not None
         folder = RunFolder.open(run)
         module = load_module(folder, folder.best)
-    facts = module.facts
-    reads_molecules = facts.level == "graph" and facts.features == molecule_features()
     rule, remedy = "have learnt from molecules", "Measure it on its own data with: graphformer evaluate."
-    require(
-        reads_molecules, where, "run" if model is None else "model", rule, f"that of {facts.name}", remedy, RunError
-    )
+    asked, got = "run" if model is None else "model", f"that of {module.facts.name}"
+    require(reads_molecules(module), where, asked, rule, got, remedy, RunError)
     return module
+
+
+def reads_molecules(module: GraphModule) -> bool:
+    """Whether it predicts what is told as SMILES."""
+    return module.facts.level == "graph" and module.facts.features == molecule_features()
 
 
 _REMEDY = "Pass a file that this version's `graphformer export` wrote."
@@ -126,7 +128,7 @@ def _below(start: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:

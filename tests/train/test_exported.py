@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from ten_molecules import SMILES
+from torch_geometric.data import Data
 
 from graphformer._errors import InputError, RunError
 from graphformer.cli.main import main
+from graphformer.graphs import Features
+from graphformer.models import transform
 from graphformer.train import explain, export, predict, train, weights
 from graphformer.train.exported import load_exported
 from graphformer.train.fit import load_module
@@ -130,6 +134,30 @@ def test_the_commands(run, shipped, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert "comes with the package (ten)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_told_command_can_be_typed(run, tmp_path, capsys):
+    assert main(["export", run, "--out", str(tmp_path / "my models" / "one")]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("predict with it: graphformer predict ")
+    assert main(shlex.split(told.partition("graphformer ")[2])) == 0
+    assert capsys.readouterr().out.startswith("CCO\t")
+
+
+def test_a_model_of_no_molecules_is_told_as_what_it_is(small, task, tmp_path, capsys, monkeypatch):
+    ring = Data(x=torch.ones(3, 2), edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]), y=torch.ones(1, 1))
+    parts = {"train": [ring] * 4, "valid": [ring] * 2, "test": [ring] * 2}
+    rings = replace(task, name="rings", features=Features((), 2), **parts)
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: rings)
+    folder = train(replace(small, epochs=1)).folder
+    assert main(["export", folder, "--out", str(tmp_path / "rings")]) == 0
+    out = capsys.readouterr().out
+    assert "graphformer predict" not in out
+    names: dict = {}
+    exec(out.splitlines()[-1].partition("load it: ")[2], names)
+    assert names["module"].predict_batch(transform(small.model)(ring)).shape == (1, 1)
+    assert main(["predict", "CCO", "--model", str(tmp_path / "rings.safetensors")]) == 2
+    assert "model must have learnt from molecules; got that of rings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
