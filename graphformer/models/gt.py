@@ -88,10 +88,12 @@ class GT(torch.nn.Module):
         self.edges = EdgeEncoder(features, channels) if features.edge_width else None
         self.no_edge = Parameter(torch.empty(1, channels)) if self.edges is not None and config.full_graph else None
         self.laplacian = LaplacianEncoding(config.laplacian, channels) if config.laplacian else None
-        layers = []
+        layers: list[Any] = []
         for number in range(config.layers):
             updates_edges = number < config.layers - 1 or config.update_last_edges
             layers.append(_Layer(config, self.edges is not None, updates_edges))
+        if self.edges is not None and config.update_last_edges:
+            layers[-1].edge_update.requires_grad_(False)  # read by nothing: DDP would wait for their gradients
         self.layers = ModuleList(layers)
         self.head = Head(level, channels, num_outputs, (channels // 2, channels // 4), pooling=config.pooling)
         self.reset_parameters()

@@ -93,6 +93,24 @@ def test_only_the_last_edge_update_is_without_gradients():
     model(prepare(model_laws.sample(10, model_laws.BONDS))).sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without == {f"layers.1.edge_update.{name}" for name, _ in model.layers[1].edge_update.named_parameters()}
+    assert without == {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
+def test_distributed_training_takes_parameters_that_never_train(tmp_path):
+    """DDP waits for the gradient of every parameter that has one; its second step tells of one that never came."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        model, prepare = model_laws.make(model_laws.small(GTConfig, update_last_edges=True))
+        before = {name: value.clone() for name, value in model.layers[1].edge_update.named_parameters()}
+        shared = torch.nn.parallel.DistributedDataParallel(model)
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+        for _ in range(2):
+            shared(prepare(model_laws.sample(10, model_laws.BONDS))).sum().backward()
+            optimizer.step()
+    finally:
+        torch.distributed.destroy_process_group()
+    after = dict(model.layers[1].edge_update.named_parameters())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_refuses_samples_that_were_not_prepared():

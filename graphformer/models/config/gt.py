@@ -22,7 +22,7 @@ class GTConfig:
         laplacian: Eigenvectors of the Laplacian encoding; 0: none.
         full_graph: Whether every node attends to its whole graph, not to its neighbours only.
         update_last_edges: Whether the last layer updates its edges as well, as the published code does although
-            nothing reads them. Its parameters count and never train; DDP must be told of such.
+            nothing reads them. Its parameters count and never train.
         pooling: "sum", "mean" or "max" of the nodes of a graph.
 
     Raises:
