@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from graphformer._checks import require
 from graphformer._errors import InputError
@@ -29,11 +30,17 @@ def run(words: list[str]) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"explain: --out must be a file that can be written; got {error}. Pass a path.png.") from None
     print(f"prediction: {', '.join(f'{value:.4f}' for value in explanation.prediction)}")
-    for number, matrix in enumerate(explanation.matrices, start=1):
-        if not matrix.any():
-            print(f"layer {number}: no atom attends to an atom")
-            continue
-        query, key = divmod(int(matrix.argmax()), len(explanation.atoms))
-        names = [f"{explanation.atoms[atom]}{atom}" for atom in (query, key)]
-        print(f"layer {number}: the strongest pair is {names[0]} attending to {names[1]}, {float(matrix.max()):.2f}")
+    _tell("layer", explanation.matrices, explanation.atoms)
+    if explanation.convolution is not None:
+        _tell("convolution, layer", explanation.convolution, explanation.atoms)
     print(f"picture: {out}")
+
+
+def _tell(name: str, matrices: Any, atoms: list[str]) -> None:
+    for number, matrix in enumerate(matrices, start=1):
+        if not matrix.any():
+            print(f"{name} {number}: no atom attends to an atom")
+            continue
+        query, key = divmod(int(matrix.argmax()), len(atoms))
+        names = [f"{atoms[atom]}{atom}" for atom in (query, key)]
+        print(f"{name} {number}: the strongest pair is {names[0]} attending to {names[1]}, {float(matrix.max()):.2f}")

@@ -29,12 +29,15 @@ class Explanation(NamedTuple):
         prediction: Value or probability for each task.
         matrices: For each layer the weight of each pair of atoms, the mean of the heads. Row: query, the atom that
             attends; column: key, the atom that is attended to; 0 where the pattern has no pair. Shape `[layers, N, N]`.
+        convolution: The same of the convolution beside attention, along the bonds and from each atom to itself, where
+            that attends too (`conv="gat"` of GPS and Exphormer); None elsewhere.
     """
 
     smiles: str
     atoms: list[str]
     prediction: list[float]
     matrices: Tensor
+    convolution: Tensor | None = None
 
 
 def explain(run: str | Path | None = None, smiles: str = "", *, model: str | None = None) -> Explanation:
@@ -64,10 +67,14 @@ def explain(run: str | Path | None = None, smiles: str = "", *, model: str | Non
         raise RunError(f"explain: the model of {run or model} must attend; got one without attention. Use another.")
     molecule = rdkit_module("Chem").MolFromSmiles(smiles)
     atoms = [atom.GetSymbol() for atom in molecule.GetAtoms()]
+    convolution = None
+    if getattr(module.model.config, "conv", None) == "gat":  # a layer attends, then its convolution does
+        seen, beside = seen[0::2], seen[1::2]
+        convolution = torch.stack([_matrix(call.graph.edge_index, call.weights, len(atoms)) for call in beside])
     matrices = torch.stack(
         [_matrix(_pairs(call.graph, module.model, prepared), call.weights, len(atoms)) for call in seen]
     )
-    return Explanation(smiles, atoms, prediction[0].tolist(), matrices)
+    return Explanation(smiles, atoms, prediction[0].tolist(), matrices, convolution)
 
 
 def _pairs(graph: AttentionGraph, model: Any, batch: Any) -> Tensor:
@@ -85,6 +92,8 @@ def _matrix(edge_index: Tensor, weights: Tensor, size: int) -> Tensor:
 
 def draw_explanation(explanation: Explanation, layer: int | None = None) -> Any:
     """The molecule, its atoms coloured by the attention they receive and its strongest pairs joined, and the matrices.
+
+    A convolution that attends has a row of matrices below; the molecule shows attention only.
 
     Args:
         explanation: What :func:`explain` gave.
@@ -104,16 +113,23 @@ def draw_explanation(explanation: Explanation, layer: int | None = None) -> Any:
         inside = 1 <= layer <= layers
         require(inside, "explain", "layer", f"lie in 1 to {layers}", layer, "Layers are counted from 1.")
     shown = explanation.matrices.mean(0) if layer is None else explanation.matrices[layer - 1]
-    figure = Figure(figsize=(5.2 + 2.6 * layers, 5.2), layout="constrained")
+    rows = {"layer": explanation.matrices}
+    if explanation.convolution is not None:
+        rows = {"attention, layer": explanation.matrices, "convolution, layer": explanation.convolution}
+    figure = Figure(figsize=(5.2 + 2.6 * layers, 2.6 * (1 + len(rows))), layout="constrained")
     FigureCanvasAgg(figure)
-    first, *others = figure.subplots(1, 1 + layers, width_ratios=[2.0] + [1.0] * layers)
-    _draw_molecule(first, explanation, shown)
+    grid = figure.add_gridspec(len(rows), 1 + layers, width_ratios=[2.0] + [1.0] * layers)
+    first = figure.add_subplot(grid[:, 0])
     values = ", ".join(f"{value:.3g}" for value in explanation.prediction)
     of = "mean of all layers" if layer is None else f"layer {layer}"
     first.set_title(f"{explanation.smiles}\nprediction {values}; attention: {of}", fontsize=9, wrap=True)
-    for number, (axes, matrix) in enumerate(zip(others, explanation.matrices, strict=True), start=1):
-        _draw_matrix(axes, explanation.atoms, matrix, f"layer {number}")
-    others[0].set_ylabel("query: attends")
+    for row, (name, matrices) in enumerate(rows.items()):
+        for number, matrix in enumerate(matrices, start=1):
+            axes = figure.add_subplot(grid[row, number])
+            _draw_matrix(axes, explanation.atoms, matrix, f"{name} {number}")
+            if number == 1:
+                axes.set_ylabel("query: attends")
+    _draw_molecule(first, explanation, shown)
     return figure
 
 

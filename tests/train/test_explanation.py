@@ -10,7 +10,7 @@ from graphformer._errors import DataError, InputError, RunError
 from graphformer.cli.main import main
 from graphformer.data import from_smiles
 from graphformer.graphs import Features
-from graphformer.models import ExphormerConfig
+from graphformer.models import ExphormerConfig, GPSConfig
 from graphformer.patterns import Expander
 from graphformer.testing import assert_close
 from graphformer.train import draw_explanation, explain, predict, train
@@ -67,6 +67,35 @@ def test_edges_as_keys_are_told_as_their_atoms(loaded, small):
     reached = torch.zeros(13, 13).index_put(tuple(Expander(4).on(13).edge_index), torch.tensor(1.0)) + bonds
     assert torch.equal(matrices > 0, reached.expand(2, -1, -1) > 0)
     assert bool((matrices.sum(2) < 1).all())  # what goes to virtual nodes is left out
+
+
+@pytest.mark.parametrize("kind", [GPSConfig, ExphormerConfig])
+def test_a_convolution_that_attends_is_told_apart(kind, loaded, small, tmp_path, capsys):
+    model = kind(channels=32, layers=2, heads=2, conv="gat", laplacian=0, walk_steps=0)
+    folder = train(replace(small, epochs=1, model=model)).folder
+    explanation = explain(folder, ASPIRIN)
+    assert explanation.matrices.shape == explanation.convolution.shape == (2, 13, 13)
+    bonds = torch.zeros(13, 13).index_put(tuple(from_smiles(ASPIRIN).edge_index), torch.tensor(1.0)) + torch.eye(13)
+    assert torch.equal(explanation.convolution > 0, bonds.expand(2, -1, -1) > 0)
+    assert_close(explanation.convolution.sum(2), torch.ones(2, 13))
+    assert bool(((explanation.matrices > 0) & (bonds == 0)).any())  # attention goes beyond the bonds
+
+    figure = draw_explanation(explanation, layer=1)
+    of = {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}
+    assert list(of) == [f"{name}, layer {layer}" for name in ("attention", "convolution") for layer in (1, 2)]
+    assert torch.equal(torch.tensor(of["attention, layer 2"]), explanation.matrices[1])
+    assert torch.equal(torch.tensor(of["convolution, layer 1"]), explanation.convolution[0])
+    assert main(["explain", folder, ASPIRIN, "--out", str(tmp_path / "a.png")]) == 0
+    starts = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert starts == ["prediction", "layer 1", "layer 2", "convolution, layer 1", "convolution, layer 2", "picture"]
+
+
+def test_a_convolution_that_does_not_attend_is_left_out(run, loaded, small):
+    assert explain(run, ASPIRIN).convolution is None
+    model = GPSConfig(channels=32, layers=2, heads=2, conv="gine", walk_steps=0)
+    explanation = explain(train(replace(small, epochs=1, model=model, folder=small.folder + "-gine")).folder, ASPIRIN)
+    assert explanation.convolution is None
+    assert explanation.matrices.shape == (2, 13, 13)
 
 
 def test_a_run_of_no_molecules_is_told(loaded, small, monkeypatch, task):
