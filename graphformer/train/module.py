@@ -138,17 +138,17 @@ class GraphModule(LightningModule):
         epoch = self.current_epoch + 1
         finite, remedy = bool(y_pred.isfinite().all()), "Lower --learning_rate or set --gradient_clip."
         require(finite, "train", "predictions", "be finite", f"NaN or infinity in epoch {epoch}", remedy, RunError)
-        train_loss = self._epoch_loss()
+        train_loss = float(self._over_devices(torch.stack(self._losses).mean())) / self.trainer.world_size
+        self.rows_seen = int(self._over_devices(torch.tensor(self.rows_seen, device=self.device)))
         self.epoch_metrics = {"train_loss": train_loss, f"valid_{self.facts.metric}": self.measure(y_true, y_pred)}
         self.log_dict(self.epoch_metrics, prog_bar=True, batch_size=len(y_true))
         self._losses, self._validated = [], []
 
-    def _epoch_loss(self) -> float:
-        loss = torch.stack(self._losses).mean()
+    def _over_devices(self, value: Tensor) -> Tensor:
+        """The sum over all devices."""
         if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(loss)
-            loss = loss / self.trainer.world_size
-        return float(loss)
+            torch.distributed.all_reduce(value)
+        return value
 
     def configure_optimizers(self) -> Any:
         """Adam or AdamW, with a linear rise and, where the settings say so, half a cosine, step by step."""

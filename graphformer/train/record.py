@@ -72,7 +72,7 @@ class Record(Callback):
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         seconds, self._started = now - self._started, now
         row["seconds"] = round(seconds, 3)
-        row[f"{self.level}s_per_second"] = round(pl_module.rows_seen * trainer.world_size / self._training, 1)
+        row[f"{self.level}s_per_second"] = round(pl_module.rows_seen / self._training, 1)
         pl_module.rows_seen = 0
         self.rows.append(row)
         # The last checkpoint closes the epoch: after a crash before it the epoch is repeated, best checkpoint and all.

@@ -17,6 +17,7 @@ from graphformer.data import from_smiles_list, molecule_features
 from graphformer.data.task import Task, rmse
 from graphformer.models.config import GraphTransformerConfig
 from graphformer.train import TrainConfig, run
+from graphformer.train.record import Record
 
 smiles = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(C)C", "C1CCCCC1", "CCCl", "OCCO", "CC#N", "c1ccncc1O", "CCCCCCC", "CN"]
 labels = [-0.3, 2.1, -0.2, 0.3, 3.4, 1.4, -1.4, -0.3, float("nan"), 4.7, 0.0]
@@ -25,6 +26,7 @@ kind = {"level": "graph", "task_type": "regression", "num_tasks": 1, "num_output
 parts = {"train": graphs, "valid": graphs[:5], "test": graphs[5:], "features": molecule_features()}
 run.load = lambda name, root, download: Task(name=name, higher_is_better=False, measure=rmse, **kind, **parts)
 
+Record.on_validation_start = lambda self, *arguments: setattr(self, "_training", 1.0)  # what is counted, a second
 # Batch norm would take the mean of each process's part, so that this compares layer norm.
 model = GraphTransformerConfig(channels=16, layers=2, heads=2, walk_steps=0, norm="layer", dropout=0.0)
 folder, devices = sys.argv[1], int(sys.argv[2])
@@ -60,6 +62,12 @@ def test_two_processes_give_the_losses_of_one(runs):
     assert one["epoch"] == two["epoch"] == [1.0, 2.0, 3.0]
     for name in one:
         assert two[name] == pytest.approx(one[name], rel=1e-4)
+
+
+def test_graphs_are_counted_once_though_shares_differ(runs):
+    for folder in runs:
+        with (folder / "metrics.csv").open(newline="") as file:
+            assert [float(row["graphs_per_second"]) for row in csv.DictReader(file)] == [11.0] * 3
 
 
 def test_two_processes_end_with_one_result(runs):
