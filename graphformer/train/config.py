@@ -50,7 +50,7 @@ class TrainConfig:
         prepare_in_workers: Make encodings and attention graphs batch by batch in these processes, not once before
             training: for sets that do not fit in memory once prepared.
         cache: Folder for prepared samples, which later runs with the same model settings read. Default: none are kept.
-        precision: Arithmetic of the model, in Lightning's words.
+        precision: Arithmetic of training, in Lightning's words. Measures and predictions are always made in float32.
         devices: Processes, each with a device (or a share of the CPU), that share each batch.
         strategy: How Lightning spreads the run over them: "auto" or "ddp".
         folder: Where the run writes. Default: the first free runs/<dataset>-<n>.

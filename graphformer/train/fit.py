@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch_geometric.data import Data
@@ -173,9 +174,17 @@ def load_module(folder: RunFolder, path: Path) -> GraphModule:
 
 @torch.no_grad()
 def measure(module: GraphModule, graphs: Sequence[Data], by: Callable[[Tensor, Tensor], float]) -> float:
-    """The measure of a module's predictions over prepared samples, each asked for once."""
-    parts = [(batch.y, module.predict_batch(batch)) for batch in plain_loader(graphs, module.config)]
+    """The measure of a module's predictions over prepared samples, each asked for once, on the device that trains."""
+    device = best_device()
+    module.to(device)
+    batches = (batch.to(device) for batch in plain_loader(graphs, module.config))
+    parts = [(batch.y.cpu(), module.predict_batch(batch).cpu()) for batch in batches]
     return by(*gather_rows(parts, world_size=1))
+
+
+def best_device() -> torch.device:
+    """The device on which one process of Lightning trains, if it may choose."""
+    return Fabric(accelerator="auto", devices=1).device
 
 
 @torch.no_grad()
