@@ -15,5 +15,5 @@ def run(words: list[str]) -> None:
     from graphformer.train import evaluate
 
     measured = evaluate(values["run"], values["split"], values["root"])
-    rows = f"{measured.rows:,} {measured.level}s"
+    rows = f"{measured.rows:,} {'pair' if measured.level == 'link' else measured.level}s"
     print(f"{measured.dataset}: {measured.split} {measured.metric} {measured.value:.4f} ({rows})")

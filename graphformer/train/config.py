@@ -21,7 +21,7 @@ class TrainConfig:
 
     Attributes:
         dataset: Name of the data set, see `graphformer.data.names`. Default: the embedded one.
-        root: Folder that holds the data sets on disk.
+        root: Folder that holds the data sets on disk; not read for the embedded one.
         download: Fetch the data set if it is not there.
         epochs: Passes over the training split.
         patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.

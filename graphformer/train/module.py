@@ -112,7 +112,7 @@ class GraphModule(LightningModule):
             torch.manual_seed(epoch_seed(self.config.seed, self.current_epoch) + self.global_rank)
         loss = self._shared_mean(self.model(batch).float(), batch.y)
         self._losses.append(loss.detach())
-        self.rows_seen += len(batch.y)
+        self.rows_seen += len(batch.y) // (2 if self.facts.level == "link" else 1)  # a random pair for each link
         return loss
 
     def _shared_mean(self, output: Tensor, y: Tensor) -> Tensor:

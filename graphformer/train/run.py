@@ -26,7 +26,7 @@ SPLITS = ("train", "valid", "test")
 
 
 class Measured(NamedTuple):
-    """A measure on a split: its name and value, and over how many graphs, nodes or links."""
+    """A measure on a split: its name and value, and over how many graphs, nodes or pairs (level "link")."""
 
     dataset: str
     split: str

@@ -10,6 +10,7 @@ import torch
 from torch_geometric.data import Data
 
 from graphformer._errors import InputError, MissingPackageError, RunError
+from graphformer.cli.main import main
 from graphformer.data.task import Task
 from graphformer.graphs import Features
 from graphformer.models.config import GraphTransformerConfig
@@ -157,6 +158,17 @@ def test_links_meet_as_many_random_pairs(quick):
     assert all(torch.equal(one.pair_index, two.pair_index) for one, two in zip(seen, again, strict=True))
     loader.sampler.set_epoch(1)
     assert not torch.equal(next(iter(loader)).pair_index, seen[0].pair_index)
+
+
+def test_the_throughput_counts_links_and_not_the_pairs_against_them(quick, monkeypatch, capsys):
+    task = link_task()
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
+    monkeypatch.setattr(Record, "on_validation_start", lambda self, *arguments: setattr(self, "_training", 1.0))
+    train(replace(quick, epochs=1))
+    names, row = (line.split(",") for line in Path(quick.folder, "metrics.csv").read_text().splitlines())
+    assert float(row[names.index("links_per_second")]) == task.train[0].pair_index.shape[1]
+    assert main(["evaluate", quick.folder]) == 0
+    assert capsys.readouterr().out.endswith("(20 pairs)\n")  # ten links, and ten that are none
 
 
 def test_what_one_graph_cannot_be_trained_with_leaves_no_folder(quick, monkeypatch):
