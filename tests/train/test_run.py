@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from ten_molecules import LABELS
-from torch_geometric.data import Data
 from tqdm import tqdm
 
 from graphformer._errors import DataError, InputError, RunError
-from graphformer.models import GraphTransformer
 from graphformer.train import evaluate, predict, read_config, record, resume, train
-from graphformer.train.fit import best_device
 from graphformer.train.folder import RunFolder, write_checkpoint
 from graphformer.train.loaders import GraphBatches
 from graphformer.train.module import GraphModule
@@ -232,46 +229,6 @@ def test_workers_change_nothing(loaded, small, tmp_path):
     alone = train(replace(small, epochs=1))
     helped = train(replace(small, epochs=1, num_workers=1, folder=str(tmp_path / "helped")))
     assert helped.test == alone.test
-
-
-def test_half_precision_trains_and_is_measured_in_float32(loaded, small, monkeypatch):
-    seen = set()
-    forward = GraphTransformer.forward
-
-    def note(self, batch):
-        out = forward(self, batch)
-        seen.add((self.training, out.dtype))
-        return out
-
-    monkeypatch.setattr(GraphTransformer, "forward", note)
-    result = train(replace(small, epochs=1, precision="bf16-mixed"))
-    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
-    assert evaluate(result.folder, "valid").value == result.valid
-    assert evaluate(result.folder, "test").value == result.test
-
-
-def test_what_is_measured_goes_to_the_device_that_trains(loaded, small, monkeypatch):
-    """A device that tells which way tensors went, for there is none but the CPU here."""
-    moved = []
-    monkeypatch.setattr("graphformer.train.fit.best_device", lambda: torch.device("cpu", 0))
-    for kind in (GraphModule, Data):
-        to = kind.to
-        monkeypatch.setattr(
-            kind, "to", lambda self, device, kind=kind, to=to: moved.append((kind, device)) or to(self, device)
-        )
-    config = replace(small, epochs=1)
-    train(config)
-    where = torch.device("cpu", 0)
-    assert moved[-3:] == [(GraphModule, where), (Data, where), (Data, where)]
-    moved.clear()
-    evaluate(config.folder)
-    assert moved == [(GraphModule, where), (Data, where), (Data, where)]
-
-
-def test_the_device_is_the_one_that_the_trainer_takes(small, tmp_path):
-    from lightning.pytorch import Trainer
-
-    assert best_device() == Trainer(accelerator="auto", devices=1, logger=False).strategy.root_device
 
 
 def test_a_finished_run_is_not_resumed(finished):
