@@ -43,7 +43,9 @@ class Transformed(Sequence[Data]):
         return self.step(self.graphs[index])
 
 
-def prepare(splits: dict[str, Sequence[Data]], config: TrainConfig) -> dict[str, Sequence[Data]]:
+def prepare(
+    splits: dict[str, Sequence[Data]], config: TrainConfig, device: torch.device | None = None
+) -> dict[str, Sequence[Data]]:
     """The samples with their encodings and attention graphs.
 
     A graph that several splits share is prepared once. Where the settings say so, samples are prepared in the loader's
@@ -52,6 +54,7 @@ def prepare(splits: dict[str, Sequence[Data]], config: TrainConfig) -> dict[str,
     Args:
         splits: Samples of each split, by its name.
         config: The run.
+        device: Where a graph that several splits share goes, which is then there once. Default: it stays where it is.
 
     Raises:
         DataError: The cache cannot be written.
@@ -62,6 +65,7 @@ def prepare(splits: dict[str, Sequence[Data]], config: TrainConfig) -> dict[str,
     if _is_one_graph(splits):
         first = next(iter(splits.values()))[0]
         prepared = _all(step, [_asking(first, Data())], "the graph", config)[0]  # cached alike, whichever part asks
+        prepared = prepared if device is None else prepared.to(device)
         return {split: [_asking(prepared, graphs[0])] for split, graphs in splits.items()}
     return {split: _all(step, graphs, split, config) for split, graphs in splits.items()}
 

@@ -15,7 +15,7 @@ from graphformer.data.task import Task
 from graphformer.models.config.forest import ForestConfig
 from graphformer.train.config import TrainConfig
 from graphformer.train.exported import open_module
-from graphformer.train.fit import fit, load_module, measure, predictions, quiet
+from graphformer.train.fit import best_device, fit, load_module, measure, predictions, quiet
 from graphformer.train.folder import RunFolder
 from graphformer.train.forest import fit_forest, task_fingerprints
 from graphformer.train.prepare import prepare
@@ -185,6 +185,9 @@ def _fitting(config: TrainConfig, task: Task) -> Callable[[TrainConfig, RunFolde
     if isinstance(config.model, ForestConfig):
         prints = task_fingerprints(task, config.model)
         return lambda one, folder: fit_forest(one, task, prints, folder)
+    elsewhere = config.num_workers > 0 or config.neighbors  # other processes, or PyG's sampling, cut batches out of it
     with quiet():
-        splits = prepare({split: getattr(task, split) for split in SPLITS}, config)
+        splits = prepare(
+            {split: getattr(task, split) for split in SPLITS}, config, None if elsewhere else best_device()
+        )
     return lambda one, folder: fit(one, task, splits, folder)
