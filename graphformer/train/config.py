@@ -40,7 +40,7 @@ class TrainConfig:
         label_smoothing: Share of a label that is spread evenly over the classes (classification), in [0, 1).
         neighbors: Neighbours drawn for a node at each hop, for training on neighbourhoods of one big graph. Default:
             none, the whole graph at once.
-        negatives: What stands against the links in training: random "pairs", or links with
+        negatives: What stands against the links in training, none of them a link: random "pairs", or links with
             other, random "targets".
         seed: Of the first weights, the order of the graphs and dropout.
         seeds: Runs, from `seed` upward; above 1, the mean and deviation of their measures are told.
@@ -48,7 +48,7 @@ class TrainConfig:
         prepare_in_workers: Make encodings and attention graphs batch by batch in these processes, not once before
             training: for sets that do not fit in memory once prepared.
         cache: Folder for prepared samples, which later runs with the same model settings read. Default: none are kept.
-        precision: Arithmetic of the model, in Lightning's words.
+        precision: Arithmetic of the steps of training, in Lightning's words.
         devices: Processes, each with a device (or a share of the CPU), that share each batch.
         strategy: How Lightning spreads the run over them: "auto" or "ddp".
         folder: Where the run writes. Default: the first free runs/<dataset>-<n>.
