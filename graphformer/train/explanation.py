@@ -19,6 +19,8 @@ from graphformer.train.exported import open_module
 from graphformer.train.fit import quiet
 from graphformer.train.prepare import prepare
 
+_MATRICES_A_ROW = 4
+
 
 class Explanation(NamedTuple):
     """A prediction, and the attention that led to it.
@@ -104,24 +106,34 @@ def draw_explanation(explanation: Explanation, layer: int | None = None) -> Any:
         inside = 1 <= layer <= layers
         require(inside, "explain", "layer", f"lie in 1 to {layers}", layer, "Layers are counted from 1.")
     shown = explanation.matrices.mean(0) if layer is None else explanation.matrices[layer - 1]
-    figure = Figure(figsize=(5.2 + 2.6 * layers, 5.2), layout="constrained")
+    rows = -(-layers // _MATRICES_A_ROW)
+    columns = -(-layers // rows)
+    figure = Figure(figsize=(5.2 + 2.6 * columns, max(5.2, 2.9 * rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    first, *others = figure.subplots(1, 1 + layers, width_ratios=[2.0] + [1.0] * layers)
+    grid = figure.add_gridspec(rows, 1 + columns, width_ratios=[2.0] + [1.0] * columns)
+    first = figure.add_subplot(grid[:, 0])
+    others = [figure.add_subplot(grid[number // columns, 1 + number % columns]) for number in range(layers)]
     _draw_molecule(first, explanation, shown)
     values = ", ".join(f"{value:.3g}" for value in explanation.prediction)
     of = "mean of all layers" if layer is None else f"layer {layer}"
     first.set_title(f"{explanation.smiles}\nprediction {values}; attention: {of}", fontsize=9, wrap=True)
     for number, (axes, matrix) in enumerate(zip(others, explanation.matrices, strict=True), start=1):
         _draw_matrix(axes, explanation.atoms, matrix, f"layer {number}")
-    others[0].set_ylabel("query: attends")
+    for axes in others[::columns]:
+        axes.set_ylabel("query: attends")
     return figure
+
+
+def _names(atoms: list[str]) -> list[str]:
+    """An atom's name in the picture is the one that is told beside it: its symbol and its place in the SMILES."""
+    return [f"{symbol}{number}" for number, symbol in enumerate(atoms)]
 
 
 def _draw_matrix(axes: Any, atoms: list[str], matrix: Tensor, title: str) -> None:
     axes.imshow(matrix.numpy(), cmap="Blues", vmin=0.0)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("key: is attended to")
-    names = [f"{symbol}{number}" for number, symbol in enumerate(atoms)] if len(atoms) <= 30 else []
+    names = _names(atoms) if len(atoms) <= 30 else []
     axes.set_xticks(range(len(names)), names, fontsize=6, rotation=90)
     axes.set_yticks(range(len(names)), names, fontsize=6)
 
@@ -146,9 +158,9 @@ def _draw_molecule(axes: Any, explanation: Explanation, matrix: Tensor) -> None:
     how = {"cmap": "PuOr_r", "vmin": 1.0 - span, "vmax": 1.0 + span, "s": 240, "edgecolors": "0.4", "zorder": 3}
     dots = axes.scatter(*place.T, c=received, **how)
     shades = dots.cmap(dots.norm(received))[:, :3].mean(axis=1)
-    for (x, y), symbol, shade in zip(place, explanation.atoms, shades, strict=True):
+    for (x, y), name, shade in zip(place, _names(explanation.atoms), shades, strict=True):
         color = "white" if shade < 0.5 else "black"
-        axes.text(x, y, symbol, ha="center", va="center", fontsize=8, zorder=4, color=color)
+        axes.text(x, y, name, ha="center", va="center", fontsize=7, zorder=4, color=color)
     told = "attention received: sum over the atoms that attend"
     axes.figure.colorbar(dots, ax=axes, location="bottom", shrink=0.6, label=told)
     axes.set_aspect("equal")
