@@ -91,8 +91,12 @@ class GraphModule(LightningModule):
             self.objective.prepare(torch.cat([graph.y for graph in graphs]))
 
     def predict_batch(self, batch: Any) -> Tensor:
-        """What the task's measure takes, such as values in the labels' units or probabilities; float32 or int64."""
-        return self.objective.predict(self.averaged(batch).float())
+        """What the task's measure takes, such as values in the labels' units or probabilities; float32 or int64.
+
+        In the weights' own precision, whatever the steps of training have: what validates is what is tested.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            return self.objective.predict(self.averaged(batch).float())
 
     def _average(self, mean: Any, current: Any, count: Tensor | int) -> None:
         """Move the mean towards the current weights; the first steps count more, so that no start-up is dragged on."""
