@@ -3,24 +3,18 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from ten_molecules import LABELS
-from tqdm import tqdm
 
 from graphformer._errors import DataError, InputError, RunError
 from graphformer.train import evaluate, predict, read_config, record, resume, train
 from graphformer.train.folder import RunFolder, write_checkpoint
 from graphformer.train.loaders import GraphBatches
 from graphformer.train.module import GraphModule
-from graphformer.train.progress import progress_bar
 from graphformer.train.record import Record
 
 
@@ -359,36 +353,6 @@ def test_classification_trains_with_missing_labels(task, small, monkeypatch):
     result = train(replace(small, epochs=2))
     assert result.baseline is None
     assert result.valid == max(float(row["valid_accuracy"]) for row in rows_of(result.folder))
-
-
-def test_training_is_quiet_but_for_its_bars(loaded, small, capfd):
-    train(replace(small, epochs=1))
-    out, err = capfd.readouterr()
-    assert out == ""
-    lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip()]
-    assert all(line.startswith(("Preparing ", "Epoch ", "\x1b[A")) or "step" in line for line in lines), lines
-
-
-def test_the_bar_counts_steps_whatever_makes_one(loaded, small, monkeypatch):
-    bars = []
-    monkeypatch.setattr("graphformer.train.progress.tqdm", lambda **how: bars.append(tqdm(**how)) or bars[-1])
-    train(replace(small, epochs=2, batch_size=2, accumulate=2))
-    assert (bars[-1].n, bars[-1].total) == (6, 6)  # five batches an epoch
-
-
-def test_what_is_done_in_a_moment_shows_no_bar(capfd, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for pause in (0.0, 1.2):
-        for _ in progress_bar(range(2), desc="Counting"):
-            time.sleep(pause)
-        assert ("Counting" in capfd.readouterr().err) == (pause > 0)
-
-
-def test_the_curve_of_one_epoch_shows_its_point(loaded, small, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(Axes, "plot", lambda axes, *what, **how: drawn.append(how["marker"]) or [Line2D([], [])])
-    train(replace(small, epochs=1))
-    assert drawn == ["o", "o"]
 
 
 def test_a_process_that_nobody_started_is_told(small, monkeypatch):
