@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graphformer._checks import require
+from graphformer._errors import RunError
 from graphformer.train.weights import names
 
 USAGE = "the folder of a run, for instance runs/logp-1 (not with --model), then molecules, for instance CCO"
@@ -37,7 +38,10 @@ def read_source(command: str, values: dict[str, Any]) -> tuple[str | None, list[
         require(bool(words), command, "RUN", "be given, or --model", "neither", remedy)
         from graphformer.train.folder import RunFolder
 
-        RunFolder.open(words[0])  # who forgot it would be told that no molecule is there
+        try:
+            RunFolder.open(words[0])  # who forgot it would be told that no molecule is there
+        except RunError as error:
+            raise RunError(f"{error} Or name a model that needs no run: --model NAME.") from None
         return words[0], words[1:]
     both = bool(words) and (Path(words[0]) / "config.yaml").is_file()
     got = f"the run {words[0]} and the model {model}" if both else ""

@@ -42,7 +42,7 @@ class TrainConfig:
         label_smoothing: Share of a label that is spread evenly over the classes (classification), in [0, 1).
         neighbors: Neighbours drawn for a node at each hop, for training on neighbourhoods of one big graph. Default:
             none, the whole graph at once.
-        negatives: What stands against the links in training: random "pairs", or links with
+        negatives: What stands against the links in training, none of them a link: random "pairs", or links with
             other, random "targets".
         seed: Of the first weights, the order of the graphs and dropout.
         seeds: Runs, from `seed` upward; above 1, the mean and deviation of their measures are told.

@@ -19,6 +19,8 @@ from graphformer.train.exported import open_module
 from graphformer.train.fit import quiet
 from graphformer.train.prepare import prepare
 
+_MATRICES_A_ROW = 4
+
 
 class Explanation(NamedTuple):
     """A prediction, and the attention that led to it.
@@ -113,31 +115,40 @@ def draw_explanation(explanation: Explanation, layer: int | None = None) -> Any:
         inside = 1 <= layer <= layers
         require(inside, "explain", "layer", f"lie in 1 to {layers}", layer, "Layers are counted from 1.")
     shown = explanation.matrices.mean(0) if layer is None else explanation.matrices[layer - 1]
-    rows = {"layer": explanation.matrices}
+    kinds = {"layer": explanation.matrices}
     if explanation.convolution is not None:
-        rows = {"attention, layer": explanation.matrices, "convolution, layer": explanation.convolution}
-    figure = Figure(figsize=(5.2 + 2.6 * layers, 2.6 * (1 + len(rows))), layout="constrained")
+        kinds = {"attention, layer": explanation.matrices, "convolution, layer": explanation.convolution}
+    rows = -(-layers // _MATRICES_A_ROW)  # of each kind
+    columns = -(-layers // rows)
+    total = rows * len(kinds)
+    figure = Figure(figsize=(5.2 + 2.6 * columns, max(5.2, 2.9 * total)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(len(rows), 1 + layers, width_ratios=[2.0] + [1.0] * layers)
+    grid = figure.add_gridspec(total, 1 + columns, width_ratios=[2.0] + [1.0] * columns)
     first = figure.add_subplot(grid[:, 0])
     values = ", ".join(f"{value:.3g}" for value in explanation.prediction)
     of = "mean of all layers" if layer is None else f"layer {layer}"
     first.set_title(f"{explanation.smiles}\nprediction {values}; attention: {of}", fontsize=9, wrap=True)
-    for row, (name, matrices) in enumerate(rows.items()):
-        for number, matrix in enumerate(matrices, start=1):
-            axes = figure.add_subplot(grid[row, number])
-            _draw_matrix(axes, explanation.atoms, matrix, f"{name} {number}")
-            if number == 1:
+    for start, (name, matrices) in zip(range(0, total, rows), kinds.items(), strict=True):
+        for number, matrix in enumerate(matrices):
+            row, column = divmod(number, columns)
+            axes = figure.add_subplot(grid[start + row, 1 + column])
+            _draw_matrix(axes, explanation.atoms, matrix, f"{name} {number + 1}")
+            if column == 0:
                 axes.set_ylabel("query: attends")
     _draw_molecule(first, explanation, shown)
     return figure
+
+
+def _names(atoms: list[str]) -> list[str]:
+    """An atom's name in the picture is the one that is told beside it: its symbol and its place in the SMILES."""
+    return [f"{symbol}{number}" for number, symbol in enumerate(atoms)]
 
 
 def _draw_matrix(axes: Any, atoms: list[str], matrix: Tensor, title: str) -> None:
     axes.imshow(matrix.numpy(), cmap="Blues", vmin=0.0)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("key: is attended to")
-    names = [f"{symbol}{number}" for number, symbol in enumerate(atoms)] if len(atoms) <= 30 else []
+    names = _names(atoms) if len(atoms) <= 30 else []
     axes.set_xticks(range(len(names)), names, fontsize=6, rotation=90)
     axes.set_yticks(range(len(names)), names, fontsize=6)
 
@@ -162,9 +173,9 @@ def _draw_molecule(axes: Any, explanation: Explanation, matrix: Tensor) -> None:
     how = {"cmap": "PuOr_r", "vmin": 1.0 - span, "vmax": 1.0 + span, "s": 240, "edgecolors": "0.4", "zorder": 3}
     dots = axes.scatter(*place.T, c=received, **how)
     shades = dots.cmap(dots.norm(received))[:, :3].mean(axis=1)
-    for (x, y), symbol, shade in zip(place, explanation.atoms, shades, strict=True):
+    for (x, y), name, shade in zip(place, _names(explanation.atoms), shades, strict=True):
         color = "white" if shade < 0.5 else "black"
-        axes.text(x, y, symbol, ha="center", va="center", fontsize=8, zorder=4, color=color)
+        axes.text(x, y, name, ha="center", va="center", fontsize=7, zorder=4, color=color)
     told = "attention received: sum over the atoms that attend"
     axes.figure.colorbar(dots, ax=axes, location="bottom", shrink=0.6, label=told)
     axes.set_aspect("equal")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -115,7 +117,7 @@ def _trainer(config: TrainConfig, record: Record) -> Trainer:
         use_distributed_sampler=False,
         precision=config.precision,
         gradient_clip_val=config.gradient_clip or None,
-        callbacks=[record, RunBar()],
+        callbacks=[_Terminated(), record, RunBar()],
         plugins=[SafeCheckpoints()],
         logger=False,
         enable_checkpointing=False,
@@ -128,14 +130,38 @@ def _run_trainer(
     trainer: Trainer, module: GraphModule, batches: object, validation: object, checkpoint: str | None
 ) -> None:
     """Fit, with Ctrl-C as a KeyboardInterrupt: Lightning ends the process instead and leaves the signal ignored."""
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        _interrupt_when_terminated()
         trainer.fit(module, batches, validation, ckpt_path=checkpoint)
     except SystemExit:
         if not trainer.interrupted:
             raise
-        signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
+    finally:
+        for number, handler in handlers.items():
+            _handle(number, handler)
+
+
+class _Terminated(Callback):
+    """Ends a run at SIGTERM as at Ctrl-C.
+
+    Lightning's own handler, which it has put in place by then, speaks to the other devices in the midst of whatever
+    they say to each other, and all wait for ever.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take its place."""
+        _interrupt_when_terminated()
+
+
+def _interrupt_when_terminated() -> None:
+    _handle(signal.SIGTERM, signal.default_int_handler)
+
+
+def _handle(number: int, handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other thread may
+        signal.signal(number, handler)
 
 
 def load_module(folder: RunFolder, path: Path) -> GraphModule:

@@ -29,6 +29,7 @@ class Share(NamedTuple):
 
 
 _ALL = Share()
+_DRAWS = 20  # of a pair that is no link
 
 
 def training_loader(
@@ -138,22 +139,37 @@ class LinkBatches(_EpochSampler):
 
 
 class _Links:
-    """The graph, asked about some of its links and about as many random pairs."""
+    """The graph, asked about some of its links and about as many random pairs that are no links of it.
+
+    Pairs that turn out to be links, or one node twice, are drawn again, a few times: in ogbl-ddi every eighth is one.
+    """
 
     def __init__(self, data: Data, negatives: str) -> None:
-        self.data, self.negatives = data, negatives
+        self.data, self.negatives, self.num_nodes = data, negatives, int(data.num_nodes or 0)
+        end = torch.tensor([self.num_nodes**2])  # behind all, so that every search ends at a number
+        self.known = torch.cat((self._numbered(data.edge_index).sort().values, end))
 
     def __getitem__(self, asked: tuple[torch.Tensor, int]) -> Data:
         links, seed = asked
-        generator = torch.Generator().manual_seed(seed)
         positive = self.data.pair_index[:, links]
-        negative = torch.randint(0, int(self.data.num_nodes or 0), positive.shape, generator=generator)
-        if self.negatives == "targets":
-            negative[0] = positive[0]
+        negative = self._draw(positive, torch.Generator().manual_seed(seed))
         out = copy.copy(self.data)
         out.pair_index = torch.cat((positive, negative), dim=1)
         out.y = torch.cat((torch.ones(len(links), 1), torch.zeros(len(links), 1)))
         return out
+
+    def _draw(self, positive: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        negative = positive.clone()
+        wrong = torch.ones(positive.shape[1], dtype=torch.bool)
+        for _ in range(_DRAWS):
+            drawn = torch.randint(0, self.num_nodes, (2, int(wrong.sum())), generator=generator)
+            negative[:, wrong] = torch.stack((positive[0, wrong], drawn[1])) if self.negatives == "targets" else drawn
+            number = self._numbered(negative)
+            wrong = (self.known[torch.searchsorted(self.known, number)] == number) | (negative[0] == negative[1])
+        return negative
+
+    def _numbered(self, pairs: torch.Tensor) -> torch.Tensor:
+        return pairs[0] * self.num_nodes + pairs[1]
 
 
 def _neighbour_loader(data: Data, config: TrainConfig) -> PlainLoader[Any]:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from tqdm import tqdm
 
 import graphformer
 from graphformer._errors import DataError
@@ -21,6 +20,7 @@ from graphformer.models import transform
 from graphformer.models.config import name_of
 from graphformer.train.config import TrainConfig
 from graphformer.train.folder import rank
+from graphformer.train.progress import progress_bar
 
 ASKED = ("target_index", "pair_index", "y")  # what parts of a data set that share one graph differ in
 
@@ -91,7 +91,7 @@ def _all(step: Callable[[Data], Data], graphs: Sequence[Data], what: str, config
     if path is not None and path.exists():
         return _read(path)
     silent = len(graphs) == 1 or rank() > 0  # a bar would only flicker, or double
-    bar = tqdm(graphs, desc=f"Preparing {what}", unit="graph", leave=False, dynamic_ncols=True, disable=silent)
+    bar = progress_bar(graphs, desc=f"Preparing {what}", unit="graph", disable=silent)
     prepared = [step(graph) for graph in bar]
     if path is not None:
         _write(prepared, path)

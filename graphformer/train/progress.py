@@ -1,13 +1,25 @@
-"""One progress bar for the whole run."""
+"""How progress is shown, and one bar for the whole run."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
+
+
+def progress_bar(steps: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A bar that leaves nothing behind; what is done in a moment shows none, and a log file gets few lines.
+
+    Example:
+        >>> list(progress_bar([1, 2], desc="Counting"))
+        [1, 2]
+    """
+    often = 0.2 if sys.stderr.isatty() else 30.0
+    return tqdm(iterable=steps, leave=False, dynamic_ncols=True, delay=1.0, mininterval=often, **options)
 
 
 class RunBar(ProgressBar):
@@ -22,14 +34,8 @@ class RunBar(ProgressBar):
         """Open the bar, at the step where a resumed run goes on."""
         if not self._is_shown:
             return
-        self._bar = tqdm(
-            total=trainer.estimated_stepping_batches,
-            initial=trainer.global_step,
-            unit="step",
-            leave=False,
-            dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 30.0,  # a log file wants few lines
-        )
+        steps = trainer.estimated_stepping_batches
+        self._bar = progress_bar(total=steps, initial=trainer.global_step, unit="step")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Name the epoch."""

@@ -17,6 +17,7 @@ def draw_curve(rows: Sequence[dict[str, float]], metric: str, best_epoch: int, p
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -24,8 +25,11 @@ def draw_curve(rows: Sequence[dict[str, float]], metric: str, best_epoch: int, p
     left = figure.add_subplot(xlabel="epoch", ylabel="training loss", yscale="log")
     right = left.twinx()
     right.set_ylabel(metric.replace("_", " "))
-    (loss,) = left.plot(epochs, [row["train_loss"] for row in rows], color="tab:gray", label="training loss")
-    (valid,) = right.plot(epochs, [row[metric] for row in rows], color="tab:blue", label=metric.replace("_", " "))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    marker = "o" if len(rows) == 1 else None  # a line through one point is no line
+    loss_values, values = ([row[name] for row in rows] for name in ("train_loss", metric))
+    (loss,) = left.plot(epochs, loss_values, color="tab:gray", marker=marker, label="training loss")
+    (valid,) = right.plot(epochs, values, color="tab:blue", marker=marker, label=metric.replace("_", " "))
     mark = right.axvline(best_epoch, color="tab:orange", linestyle="--", label=f"best epoch: {best_epoch}")
     figure.legend(handles=[loss, valid, mark], loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)

@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(asked, monkeypatch, capsys):
         (["train", "--resume=r"], "run: r must be the folder of a run; got no such folder"),
         (["evaluate"], "evaluate: arguments must be valid; got .*run"),
         (["evaluate", "r"], "run: r must be the folder of a run"),
-        (["predict", "CCO"], "run: CCO must be the folder of a run; got no such folder"),
+        (["predict", "CCO"], "Or name a model that needs no run: --model NAME"),
         (["predict", "--model", "m"], "predict: SMILES must be given; got none"),
         (
             ["predict", "--model", "m", "--file", "none.txt"],

@@ -123,12 +123,14 @@ def split_of(folder: Path) -> Path:
     return min(folder.glob("split/**/test.*"))
 
 
-@pytest.mark.parametrize("which", [edges_of, split_of])
+@pytest.mark.parametrize(
+    ("which", "remedy"), [(edges_of, "raw. Remove .*processed"), (split_of, "split.*[a-z]. Fetch the data anew")]
+)
 @pytest.mark.parametrize("name", ONE_OF_EACH_FORMAT)
-def test_a_truncated_file_is_told(tmp_path, name, which):
+def test_a_truncated_file_is_told(tmp_path, name, which, remedy):
     path = which(make_ogb(name, tmp_path))
     path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(DataError, match=f"load: {name}'s files must be readable; got .*Remove .*processed"):
+    with pytest.raises(DataError, match=f"load: {name}'s files must be readable; got .* while reading .*{remedy}"):
         load(name, root=tmp_path)
 
 

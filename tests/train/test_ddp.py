@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,7 @@ Record.on_validation_start = lambda self, *arguments: setattr(self, "_training",
 model = GraphTransformerConfig(channels=16, layers=2, heads=2, walk_steps=0, norm="layer", dropout=0.0)
 folder, devices = sys.argv[1], int(sys.argv[2])
 spread = {"devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
-settings = {"epochs": 3, "batch_size": 4, "seed": 3, "weight_decay": 0.1, "average": 0.5, **spread}
+settings = {"epochs": int(sys.argv[3]), "batch_size": 4, "seed": 3, "weight_decay": 0.1, "average": 0.5, **spread}
 result = run.train(TrainConfig(folder=folder, model=model, **settings))
 print("told once:", result.dataset)
 """
@@ -43,15 +46,21 @@ def columns(folder: Path) -> dict[str, list[float]]:
     return {name: [float(row[name]) for row in rows] for name in rows[0] if "second" not in name}
 
 
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+def command(parent: Path, devices: int, epochs: int) -> list[str]:
+    script = parent / "script.py"
+    script.write_text(SCRIPT)
+    return [sys.executable, "-W", "ignore", str(script), str(parent / f"of-{devices}"), str(devices), str(epochs)]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> list[Path]:
     parent = tmp_path_factory.mktemp("ddp")
-    script = parent / "script.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     for devices in (1, 2):
-        command = [sys.executable, "-W", "ignore", str(script), str(parent / f"of-{devices}"), str(devices)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+        words = command(parent, devices, epochs=3)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("told once") == 1
     return [parent / "of-1", parent / "of-2"]
@@ -74,3 +83,33 @@ def test_two_processes_end_with_one_result(runs):
     one, two = (json.loads((folder / "result.json").read_text()) for folder in runs)
     assert two["test"] == pytest.approx(one["test"], rel=1e-4)
     assert two["best_epoch"] == one["best_epoch"]
+
+
+def is_gone(group: int, within: float) -> bool:
+    """Whether no process of a group is left after so many seconds; one that was killed takes a moment to go."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run_that_is_told_to_end_ends_with_all_its_processes(devices, tmp_path):
+    words = command(tmp_path, devices, epochs=100_000)
+    started = {"env": ENVIRONMENT, "start_new_session": True, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **started) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (tmp_path / f"of-{devices}" / "metrics.csv").exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)  # to the first process only, as a scheduler may
+            _, told = process.communicate(timeout=60)
+            assert f"go on with: graphformer train --resume {tmp_path}" in told
+            assert is_gone(process.pid, within=30)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

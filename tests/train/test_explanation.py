@@ -48,9 +48,22 @@ def test_the_picture_shows_every_layer(run):
     assert "attention: layer 2" in titles[0]
     shown = figure.axes[2].images[0].get_array()
     assert torch.equal(torch.tensor(shown), explain(run, ASPIRIN).matrices[1])
+    names = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert names[:3] == ["C0", "C1", "O2"]
+    assert [text.get_text() for text in figure.axes[0].texts] == names  # an atom has one name in the whole picture
     with pytest.raises(InputError, match="explain: layer must lie in 1 to 2; got 3. Layers are counted from 1"):
         draw_explanation(explain(run, ASPIRIN), layer=3)
     draw_explanation(explain(run, "C"))  # one atom and no bond
+
+
+def test_many_layers_fill_several_rows(run):
+    explanation = explain(run, ASPIRIN)
+    deep = explanation._replace(matrices=explanation.matrices[:1].expand(12, -1, -1))
+    figure = draw_explanation(deep)
+    places = [axes.get_subplotspec() for axes in figure.axes[1:13]]
+    assert [place.rowspan.start for place in places] == [0] * 4 + [1] * 4 + [2] * 4
+    width, height = figure.get_size_inches()
+    assert width < 2 * height
 
 
 def test_edges_as_keys_are_told_as_their_atoms(loaded, small):

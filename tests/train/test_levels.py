@@ -171,6 +171,26 @@ def test_the_throughput_counts_links_and_not_the_pairs_against_them(quick, monke
     assert capsys.readouterr().out.endswith("(20 pairs)\n")  # ten links, and ten that are none
 
 
+@pytest.mark.parametrize("negatives", ["pairs", "targets"])
+def test_no_drawn_pair_is_a_link(negatives, quick):
+    """In a graph where every second pair is a link, as in ogbl-ddi every eighth."""
+    upper = torch.triu(torch.rand(20, 20) < 0.5, diagonal=1).nonzero().T
+    data = Data(x=torch.zeros(20, 1), edge_index=torch.cat((upper, upper.flip(0)), dim=1), pair_index=upper)
+    links = {tuple(pair) for pair in data.edge_index.T.tolist()}
+    for batch in training_loader([data], "link", replace(quick, negatives=negatives)):
+        drawn = batch.pair_index[:, batch.y[:, 0] == 0].T.tolist()
+        assert len(drawn) == len(batch.y) // 2
+        assert not any(source == target or (source, target) in links for source, target in drawn)
+
+
+def test_pairs_are_drawn_though_every_pair_is_a_link(quick):
+    pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
+    data = Data(x=torch.zeros(3, 1), edge_index=pairs, pair_index=pairs)
+    batch = next(iter(training_loader([data], "link", quick)))
+    assert batch.pair_index.shape == (2, 18)
+    assert batch.pair_index.max() < 3
+
+
 def test_what_one_graph_cannot_be_trained_with_leaves_no_folder(quick, monkeypatch):
     task = link_task()
     monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)

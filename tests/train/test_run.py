@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from ten_molecules import LABELS
-from tqdm import tqdm
 
 from graphformer._errors import DataError, InputError, RunError
 from graphformer.train import evaluate, predict, read_config, record, resume, train
@@ -349,21 +348,6 @@ def test_classification_trains_with_missing_labels(task, small, monkeypatch):
     result = train(replace(small, epochs=2))
     assert result.baseline is None
     assert result.valid == max(float(row["valid_accuracy"]) for row in rows_of(result.folder))
-
-
-def test_training_is_quiet_but_for_its_bars(loaded, small, capfd):
-    train(replace(small, epochs=1))
-    out, err = capfd.readouterr()
-    assert out == ""
-    lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip()]
-    assert all(line.startswith(("Preparing ", "Epoch ", "\x1b[A")) or "step" in line for line in lines), lines
-
-
-def test_the_bar_counts_steps_whatever_makes_one(loaded, small, monkeypatch):
-    bars = []
-    monkeypatch.setattr("graphformer.train.progress.tqdm", lambda **how: bars.append(tqdm(**how)) or bars[-1])
-    train(replace(small, epochs=2, batch_size=2, accumulate=2))
-    assert (bars[0].n, bars[0].total) == (6, 6)  # five batches an epoch
 
 
 def test_a_process_that_nobody_started_is_told(small, monkeypatch):

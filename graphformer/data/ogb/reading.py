@@ -141,14 +141,20 @@ def _read(layout: Layout, folder: Path) -> Release:
             if (folder / "processed" / note).exists():
                 torch.load(folder / "processed" / note, weights_only=True)
         dataset = _loaded(layout, folder.parent)
+    with readable(layout, folder, (folder / layout.split_dict).parent), _silence():
         split = dataset.get_edge_split() if layout.level == "link" else dataset.get_idx_split()
         split = ogb_module("ogb.utils.torch_util").replace_numpy_with_torchtensor(split)
         return Release(layout, folder, dataset, {part: split[part] for part in PARTS})
 
 
 @contextmanager
-def readable(layout: Layout, folder: Path) -> Iterator[None]:
+def readable(layout: Layout, folder: Path, where: Path | None = None) -> Iterator[None]:
     """Tell what was read where a file turns out to be damaged.
+
+    Args:
+        layout: The data set.
+        folder: Where it lies.
+        where: The part of it that is read, of which nothing is kept processed. Default: the graphs.
 
     Raises:
         DataError: Whatever is raised that is no error of ours.
@@ -158,11 +164,13 @@ def readable(layout: Layout, folder: Path) -> Iterator[None]:
     except GraphformerError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes ogb, pandas or torch raise
-        where = folder / (PROCESSED if (folder / PROCESSED).exists() else "raw")
+        remedy = "Fetch the data anew."
+        if where is None:
+            where = folder / (PROCESSED if (folder / PROCESSED).exists() else "raw")
+            remedy = f"Remove {folder / 'processed'} and try again; if that fails, fetch the data anew."
         raise DataError(
             f"load: {layout.name}'s files must be readable; got {type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]} while reading {where}. "
-            f"Remove {folder / 'processed'} and try again; if that fails, fetch the data anew."
+            f"{' '.join(str(error).split())[:200]} while reading {where}. {remedy}"
         ) from error
 
 
