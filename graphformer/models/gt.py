@@ -93,7 +93,14 @@ class GT(torch.nn.Module):
             updates_edges = number < config.layers - 1 or config.update_last_edges
             layers.append(_Layer(config, self.edges is not None, updates_edges))
         self.layers = ModuleList(layers)
-        self.head = Head(level, channels, num_outputs, (channels // 2, channels // 4), pooling=config.pooling)
+        self.head = Head(
+            level,
+            channels,
+            num_outputs,
+            (channels // 2, channels // 4),
+            pooling=config.pooling,
+            graph_channels=features.graph_channels,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -22,6 +22,8 @@ class TrainConfig:
         dataset: Name of the data set, see `graphformer.data.names`. Default: the embedded one.
         root: Folder that holds the data sets on disk.
         download: Fetch the data set if it is not there.
+        descriptors: Let the model read RDKit's descriptors of each molecule, such as its weight and its surface, beside
+            its graph (sets of molecules only).
         epochs: Passes over the training split.
         patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.
         batch_size: Graphs in a step, over all devices; links in a step for link prediction, and target nodes where
@@ -58,6 +60,7 @@ class TrainConfig:
     dataset: str = "logp"
     root: str = "dataset"
     download: bool = False
+    descriptors: bool = False
     epochs: int = 20
     patience: int = 0
     batch_size: int = 64
@@ -105,6 +108,8 @@ class TrainConfig:
         counts = all(count == -1 or count > 0 for count in self.neighbors)
         remedy = "Give a count for each hop, -1 for all."
         require(counts, "TrainConfig", "neighbors", "hold positive counts", list(self.neighbors), remedy)
+        reads = name_of(self.model) != "forest" or not self.descriptors
+        require(reads, "TrainConfig", "descriptors", "be left out for a forest", True, "It reads fingerprints.")
         alone = self.seeds == 1 or self.devices == 1
         require(alone, "TrainConfig", "seeds", "be 1 on several devices", self.seeds, "Run one seed after the other.")
         rule, remedy = f"be at most batch_size = {self.batch_size}", "Each takes its share of a batch."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,12 @@ def export(run: str | Path, out: str | Path) -> Path:
     result = {key: value for key, value in asdict(RunResult.read(folder.result)).items() if key != "folder"}
     about = {
         # batches of another size would change the last bits
-        "config": {"dataset": config.dataset, "batch_size": config.batch_size, "model": model},
+        "config": {
+            "dataset": config.dataset,
+            "batch_size": config.batch_size,
+            "descriptors": config.descriptors,
+            "model": model,
+        },
         "task": asdict(module.facts),
         "result": result,
     }
@@ -106,7 +111,8 @@ def open_module(run: str | Path | None, model: str | None, where: str) -> GraphM
         folder = RunFolder.open(run)
         module = load_module(folder, folder.best)
     facts = module.facts
-    reads_molecules = facts.level == "graph" and facts.features == molecule_features()
+    atoms_and_bonds = replace(facts.features, graph_channels=0)
+    reads_molecules = facts.level == "graph" and atoms_and_bonds == molecule_features()
     rule, remedy = "have learnt from molecules", "Measure it on its own data with: graphformer evaluate."
     require(
         reads_molecules, where, "run" if model is None else "model", rule, f"that of {facts.name}", remedy, RunError

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.transforms import Compose
 from tqdm import tqdm
 
 import graphformer
 from graphformer._errors import DataError
+from graphformer.data import AddDescriptors
 from graphformer.graphs import carrier_class
 from graphformer.models import transform
 from graphformer.models.config import name_of
@@ -57,6 +59,8 @@ def prepare(splits: dict[str, Sequence[Data]], config: TrainConfig) -> dict[str,
         DataError: The cache cannot be written.
     """
     step = transform(config.model)
+    if config.descriptors:
+        step = Compose([AddDescriptors(), step])
     if config.prepare_in_workers:
         return {split: Transformed(graphs, step) for split, graphs in splits.items()}
     if _is_one_graph(splits):
@@ -96,7 +100,8 @@ def _all(step: Callable[[Data], Data], graphs: Sequence[Data], what: str, config
 
 def _cached_path(graphs: Sequence[Data], config: TrainConfig) -> Path:
     """A file named after all that its content depends on: the samples' tensors, the model's settings, the version."""
-    digest = hashlib.sha256(repr((name_of(config.model), config.model, graphformer.__version__)).encode())
+    about = (name_of(config.model), config.model, config.descriptors, graphformer.__version__)
+    digest = hashlib.sha256(repr(about).encode())
     for graph in graphs:
         for key, value in sorted(graph.to_dict().items()):
             digest.update(key.encode())

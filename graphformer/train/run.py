@@ -11,6 +11,7 @@ from typing import NamedTuple
 from graphformer._checks import require_choice
 from graphformer._errors import RunError
 from graphformer.data import from_smiles_list, load
+from graphformer.data.descriptors import with_descriptors
 from graphformer.data.task import Task
 from graphformer.models import transform
 from graphformer.models.config.forest import ForestConfig
@@ -63,7 +64,7 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
     """
     if not isinstance(config.model, ForestConfig):
         transform(config.model)  # refuse a pattern that cannot be read before anything is loaded or written
-    task = load(config.dataset, config.root, config.download)
+    task = _load(config)
     if isinstance(config.model, ForestConfig):
         require_molecules(task)
     else:
@@ -88,7 +89,7 @@ def resume(run: str | Path) -> RunResult | SeedsResult:
     config = folder.read_config()
     if folder.last.exists():
         load_module(folder, folder.last)  # refuse one that is damaged or does not fit before the data are prepared
-    return _run(config, load(config.dataset, config.root, config.download), folder)
+    return _run(config, _load(config), folder)
 
 
 def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> Measured:
@@ -108,7 +109,7 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
     folder = RunFolder.open(run)
     with quiet():
         module = load_module(folder, folder.best)
-        task = load(module.config.dataset, root or module.config.root)
+        task = _load(replace(module.config, root=root or module.config.root, download=False))
         graphs = getattr(task, split)
         value = measure(module, prepare({split: graphs}, module.config)[split], task.evaluate)
         return Measured(task.name, split, task.metric, value, task.level, sum(len(graph.y) for graph in graphs))
@@ -146,6 +147,11 @@ def predict(
         values = predictions(module, prepare({"molecules": read.samples}, config)["molecules"])
     rows = zip(read.rows, values.tolist(), strict=True)
     return [Prediction(smiles[row], row, value) for row, value in rows], read.problems
+
+
+def _load(config: TrainConfig) -> Task:
+    task = load(config.dataset, config.root, config.download)
+    return with_descriptors(task) if config.descriptors else task
 
 
 def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | SeedsResult:
