@@ -1,4 +1,4 @@
-"""RDKit's descriptors of whole molecules, which a model may read beside their graphs."""
+"""Numbers of molecules as a whole, by RDKit, which a model may read beside their graphs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from graphformer._checks import refuse, require
+from graphformer._checks import refuse, require, require_choice
 from graphformer._errors import DataError
 from graphformer.data.molecule import rdkit_module, silent_rdkit
 from graphformer.data.task import Task
 
+KINDS = ("rdkit", "morgan")
+_BITS = 1024
 _SINGLE = (
     *("MolWt", "HeavyAtomCount", "NumValenceElectrons", "NumRadicalElectrons", "MolLogP", "MolMR", "TPSA", "LabuteASA"),
     *("FractionCSP3", "NumHAcceptors", "NumHDonors", "NHOHCount", "NOCount", "NumHeteroatoms", "NumRotatableBonds"),
@@ -50,63 +52,105 @@ def _families() -> dict[str, tuple[int, Callable[[Any], Sequence[float]]]]:
     }
 
 
-def descriptor_names() -> list[str]:
-    """What :class:`AddDescriptors` stores, in order, by RDKit's names.
+@cache
+def _morgan() -> Callable[[Any], Sequence[int]]:
+    return rdkit_module("rdFingerprintGenerator").GetMorganGenerator(radius=2, fpSize=_BITS).GetFingerprint
 
-    Size, charge, lipophilicity, shape, connectivity, counts of rings, bonds and functional groups, and how much surface
-    lies above atoms of which kind: those of RDKit's that old and new versions have in common and that cost little.
+
+def descriptor_names(kinds: Sequence[str]) -> list[str]:
+    """What :class:`AddDescriptors` stores, in order; RDKit's descriptors by RDKit's names.
+
+    Args:
+        kinds: Any of `KINDS`, in the order in which they stand side by side.
+
+    Raises:
+        InputError: An unknown kind, or one that is given twice.
 
     Example:
-        >>> descriptor_names()[4:7], len(descriptor_names())
-        (['MolLogP', 'MolMR', 'TPSA'], 197)
+        >>> names = descriptor_names(["rdkit"])
+        >>> names[4:7], len(names), len(descriptor_names(["rdkit", "morgan"]))
+        (['MolLogP', 'MolMR', 'TPSA'], 197, 1221)
     """
-    return [*_single(), *(f"{name}{i}" for name, (count, _) in _families().items() for i in range(1, count + 1))]
+    names: list[str] = []
+    for kind in kinds:
+        require_choice(kind, KINDS, "descriptors", "kind")
+        require(list(kinds).count(kind) == 1, "descriptors", "kinds", "be distinct", list(kinds), "Name each once.")
+        if kind == "morgan":
+            names += [f"morgan{bit}" for bit in range(_BITS)]
+        else:
+            sizes = [(name, count) for name, (count, _) in _families().items()]
+            names += [*_single(), *(f"{name}{number}" for name, count in sizes for number in range(1, count + 1))]
+    return names
 
 
 class AddDescriptors(BaseTransform):
-    """Stores `data.graph_attr` [1, D] float32: the numbers that RDKit tells of the molecule `data.smiles` as a whole.
+    """Stores `data.graph_attr` [1, D] float32: numbers of the molecule `data.smiles` as a whole.
+
+    Of kind "rdkit" these are 197 of RDKit's descriptors: size, charge, lipophilicity, shape, connectivity, counts of
+    rings, bonds and functional groups, and how much surface lies above atoms of which kind; those that old and new
+    versions have in common and that cost little. Of kind "morgan" they are a fingerprint: 1024 bits that tell which
+    surroundings its atoms have, two bonds wide.
 
     What RDKit cannot tell is 0: a descriptor that is not defined for a molecule, and all of a molecule that it cannot
     read, as older versions could (see :func:`graphformer.train.forest.fingerprints`).
 
+    Args:
+        kinds: "rdkit", "morgan" or, by default, both.
+
+    Raises:
+        InputError: An unknown kind; data without `smiles`.
+
     Example:
         >>> from graphformer.data import from_smiles
         >>> ethanol = AddDescriptors()(from_smiles("CCO"))
-        >>> told = dict(zip(descriptor_names(), ethanol.graph_attr[0].tolist()))
+        >>> told = dict(zip(descriptor_names(KINDS), ethanol.graph_attr[0].tolist()))
         >>> round(told["MolWt"], 2), told["NumHDonors"], told["fr_Al_OH"]
         (46.07, 1.0, 1.0)
 
-    Raises:
-        InputError: The data have no `smiles`.
+    References:
+        Rogers and Hahn, "Extended-connectivity fingerprints", 2010; Yang et al., "Analyzing learned molecular
+        representations for property prediction", 2019, for networks that read both beside the graph.
     """
+
+    def __init__(self, kinds: Sequence[str] = KINDS) -> None:
+        self.kinds = tuple(kinds)
+        self.width = len(descriptor_names(self.kinds))
 
     def forward(self, data: Data) -> Data:
         """Store the numbers on a copy of the data."""
         require("smiles" in data, "AddDescriptors", "data", "carry smiles", "none", "Make it with from_smiles.")
         with silent_rdkit():
             molecule = rdkit_module("Chem").MolFromSmiles(data.smiles)
-            values = [0.0] * len(descriptor_names()) if molecule is None else _tell(molecule)
+            parts = [] if molecule is None else [_TELL[kind](molecule) for kind in self.kinds]
+        values = [float(value) for part in parts for value in part] or [0.0] * self.width
         data.graph_attr = torch.tensor([values]).nan_to_num(0.0, posinf=0.0, neginf=0.0)
         return data
 
 
-def _tell(molecule: Any) -> list[float]:
-    values = [float(tell(molecule)) for tell in _single().values()]
+def _tell_rdkit(molecule: Any) -> list[float]:
+    values = [tell(molecule) for tell in _single().values()]
     for _, tell_all in _families().values():
-        values.extend(map(float, tell_all(molecule)))
+        values.extend(tell_all(molecule))
     return values
 
 
-def with_descriptors(task: Task) -> Task:
+_TELL: dict[str, Callable[[Any], Sequence[float]]] = {
+    "rdkit": _tell_rdkit,
+    "morgan": lambda molecule: _morgan()(molecule),
+}
+
+
+def with_descriptors(task: Task, kinds: Sequence[str]) -> Task:
     """The task whose graphs carry their SMILES and, once they have passed :class:`AddDescriptors`, `graph_attr`.
 
     Raises:
+        InputError: An unknown kind.
         DataError: The task has no SMILES.
     """
     if task.smiles is None:
         remedy = "Choose a set of molecules, or leave --descriptors out."
         refuse("train", "descriptors", "be of molecules with SMILES", task.name, remedy, DataError)
-    features = replace(task.features, graph_channels=len(descriptor_names()))
+    features = replace(task.features, graph_channels=len(descriptor_names(kinds)))
     train, valid, test = (
         _with_smiles(graphs, task.smiles(part))
         for part, graphs in (("train", task.train), ("valid", task.valid), ("test", task.test))

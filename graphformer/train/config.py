@@ -22,8 +22,8 @@ class TrainConfig:
         dataset: Name of the data set, see `graphformer.data.names`. Default: the embedded one.
         root: Folder that holds the data sets on disk.
         download: Fetch the data set if it is not there.
-        descriptors: Let the model read RDKit's descriptors of each molecule, such as its weight and its surface, beside
-            its graph (sets of molecules only).
+        descriptors: Numbers of each molecule as a whole that the model reads beside its graph (sets of molecules only):
+            RDKit's descriptors ("rdkit"), its Morgan fingerprint ("morgan"). Default: none.
         epochs: Passes over the training split.
         patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.
         batch_size: Graphs in a step, over all devices; links in a step for link prediction, and target nodes where
@@ -60,7 +60,7 @@ class TrainConfig:
     dataset: str = "logp"
     root: str = "dataset"
     download: bool = False
-    descriptors: bool = False
+    descriptors: tuple[Literal["rdkit", "morgan"], ...] = ()
     epochs: int = 20
     patience: int = 0
     batch_size: int = 64
@@ -89,7 +89,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
-        object.__setattr__(self, "neighbors", tuple(self.neighbors))  # lists come in from files
+        for name in ("descriptors", "neighbors"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come in from files
         for name in ("epochs", "batch_size", "accumulate", "devices", "seeds"):
             value = getattr(self, name)
             require(value >= 1, "TrainConfig", name, "be at least 1", value, "Pass a positive count.")
@@ -109,7 +110,14 @@ class TrainConfig:
         remedy = "Give a count for each hop, -1 for all."
         require(counts, "TrainConfig", "neighbors", "hold positive counts", list(self.neighbors), remedy)
         reads = name_of(self.model) != "forest" or not self.descriptors
-        require(reads, "TrainConfig", "descriptors", "be left out for a forest", True, "It reads fingerprints.")
+        require(
+            reads,
+            "TrainConfig",
+            "descriptors",
+            "be left out for a forest",
+            list(self.descriptors),
+            "It reads fingerprints.",
+        )
         alone = self.seeds == 1 or self.devices == 1
         require(alone, "TrainConfig", "seeds", "be 1 on several devices", self.seeds, "Run one seed after the other.")
         rule, remedy = f"be at most batch_size = {self.batch_size}", "Each takes its share of a batch."

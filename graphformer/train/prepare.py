@@ -60,7 +60,7 @@ def prepare(splits: dict[str, Sequence[Data]], config: TrainConfig) -> dict[str,
     """
     step = transform(config.model)
     if config.descriptors:
-        step = Compose([AddDescriptors(), step])
+        step = Compose([AddDescriptors(config.descriptors), step])
     if config.prepare_in_workers:
         return {split: Transformed(graphs, step) for split, graphs in splits.items()}
     if _is_one_graph(splits):

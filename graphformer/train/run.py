@@ -151,7 +151,7 @@ def predict(
 
 def _load(config: TrainConfig) -> Task:
     task = load(config.dataset, config.root, config.download)
-    return with_descriptors(task) if config.descriptors else task
+    return with_descriptors(task, config.descriptors) if config.descriptors else task
 
 
 def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | SeedsResult:
