@@ -110,14 +110,8 @@ class TrainConfig:
         remedy = "Give a count for each hop, -1 for all."
         require(counts, "TrainConfig", "neighbors", "hold positive counts", list(self.neighbors), remedy)
         reads = name_of(self.model) != "forest" or not self.descriptors
-        require(
-            reads,
-            "TrainConfig",
-            "descriptors",
-            "be left out for a forest",
-            list(self.descriptors),
-            "It reads fingerprints.",
-        )
+        told, remedy = list(self.descriptors), "It reads fingerprints."
+        require(reads, "TrainConfig", "descriptors", "be left out for a forest", told, remedy)
         alone = self.seeds == 1 or self.devices == 1
         require(alone, "TrainConfig", "seeds", "be 1 on several devices", self.seeds, "Run one seed after the other.")
         rule, remedy = f"be at most batch_size = {self.batch_size}", "Each takes its share of a batch."
