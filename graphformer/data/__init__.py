@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
     from graphformer.data.task import Task
 
-__all__ = ["Task", "from_smiles", "from_smiles_list", "load", "molecule_features", "names"]
+__all__ = ["AddDescriptors", "Task", "from_smiles", "from_smiles_list", "load", "molecule_features", "names"]
 
 _HOME = {
+    "AddDescriptors": "descriptors",
     "Task": "task",
     "from_smiles": "molecule",
     "from_smiles_list": "molecule",

@@ -55,8 +55,8 @@ def from_smiles(smiles: str, y: float | Sequence[float] | Tensor | None = None) 
         y: Its label or labels, stored as `y` [1, num_tasks] float32. None (default) stores none.
 
     Returns:
-        `Data` with `x` [n, 9] int64, `edge_index` [2, e] int64 and `edge_attr` [e, 3] int64; both directions of each
-        bond are there, with the same features.
+        `Data` with `x` [n, 9] int64, `edge_index` [2, e] int64, `edge_attr` [e, 3] int64 and the text as `smiles`; both
+        directions of each bond are there, with the same features.
 
     Raises:
         DataError: RDKit cannot read the text; the message tells why.
@@ -150,6 +150,7 @@ def _read(smiles: str, y: float | Sequence[float] | Tensor | None) -> Data | str
         x=torch.from_numpy(graph["node_feat"]),
         edge_index=torch.from_numpy(graph["edge_index"]),
         edge_attr=torch.from_numpy(graph["edge_feat"]),
+        smiles=smiles,
     )
     if y is not None:
         data.y = torch.as_tensor(y, dtype=torch.float32).reshape(1, -1)

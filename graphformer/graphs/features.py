@@ -1,4 +1,4 @@
-"""What the nodes and edges of a node set carry, as plain counts."""
+"""What the nodes and edges of a node set, and the set as a whole, carry, as plain counts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ class Features:
     """What the nodes and edges of a data set carry: categories (int64), numbers (floating), or both.
 
     A node's categories are `x` [N, k] int64. Where there are numbers too, these are `x` [N, node_channels] and the
-    categories are `x_category` [N, k]. So it is with `edge_attr` and `edge_category` of the edges.
+    categories are `x_category` [N, k]. So it is with `edge_attr` and `edge_category` of the edges. The numbers of a
+    graph as a whole are `graph_attr` [1, graph_channels] floating.
 
     Attributes:
         node_categories: Number of values of each categorical node feature.
         node_channels: Numbers a node.
         edge_categories: Number of values of each categorical edge feature.
         edge_channels: Numbers an edge.
+        graph_channels: Numbers a graph.
 
     Raises:
         InputError: A count is not positive, or the channels are negative.
@@ -32,6 +34,7 @@ class Features:
     node_channels: int = 0
     edge_categories: tuple[int, ...] = ()
     edge_channels: int = 0
+    graph_channels: int = 0
 
     def __post_init__(self) -> None:
         for name in ("node_categories", "edge_categories"):
@@ -40,7 +43,7 @@ class Features:
             positive = all(count > 0 for count in counts)
             remedy = "Give each feature's number of values."
             require(positive, "Features", name, "hold positive counts", list(counts), remedy)
-        for name in ("node_channels", "edge_channels"):
+        for name in ("node_channels", "edge_channels", "graph_channels"):
             require_count(getattr(self, name), "Features", name, "Pass 0 where there are none.", minimum=0)
 
     @property

@@ -102,7 +102,14 @@ class Exphormer(torch.nn.Module):
         self.layers: Any = ModuleList(
             LocalGlobalLayer(channels, local_conv(config, number), config.dropout) for number in range(config.layers)
         )
-        self.head = Head(level, channels, num_outputs, hidden=head_widths(config), pooling=config.pooling)
+        self.head = Head(
+            level,
+            channels,
+            num_outputs,
+            hidden=head_widths(config),
+            pooling=config.pooling,
+            graph_channels=features.graph_channels,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

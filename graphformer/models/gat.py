@@ -73,7 +73,11 @@ class GAT(torch.nn.Module):
             for number, before in enumerate(widths, start=1)
         )
         self.dropout = Dropout(config.dropout)
-        self.head = None if level == "node" else Head(level, width, num_outputs, dropout=config.dropout)
+        self.head = (
+            None
+            if level == "node"
+            else Head(level, width, num_outputs, dropout=config.dropout, graph_channels=features.graph_channels)
+        )
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""

@@ -123,7 +123,14 @@ class GatedTransformer(torch.nn.Module):
         updates = config.layers - 1 if config.virtual_node else 0
         self.state_updates = ModuleList(StateUpdate(channels, channels, dropout) for _ in range(updates))
         self.norm = make_norm(config.norm, channels)
-        self.head = Head(level, channels, num_outputs, dropout=dropout, pooling=config.pooling)
+        self.head = Head(
+            level,
+            channels,
+            num_outputs,
+            dropout=dropout,
+            pooling=config.pooling,
+            graph_channels=features.graph_channels,
+        )
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""

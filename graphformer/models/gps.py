@@ -95,7 +95,14 @@ class GPS(torch.nn.Module):
         locals_ = [local_conv(config, number) for number in range(config.layers)]
         self.layers: Any = ModuleList(LocalGlobalLayer(channels, local, config.dropout) for local in locals_)
         self.edges = EdgeEncoder(features, channels) if locals_[0] is not None and locals_[0].reads_edges else None
-        self.head = Head(level, channels, num_outputs, hidden=head_widths(config), pooling=config.pooling)
+        self.head = Head(
+            level,
+            channels,
+            num_outputs,
+            hidden=head_widths(config),
+            pooling=config.pooling,
+            graph_channels=features.graph_channels,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -119,7 +119,14 @@ class GraphTransformer(torch.nn.Module):
         self.norm = (
             BatchNorm(channels, allow_single_element=True) if config.norm == "batch" else torch.nn.LayerNorm(channels)
         )
-        self.head = Head(level, channels, num_outputs, dropout=config.dropout, pooling=config.pooling)
+        self.head = Head(
+            level,
+            channels,
+            num_outputs,
+            dropout=config.dropout,
+            pooling=config.pooling,
+            graph_channels=features.graph_channels,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

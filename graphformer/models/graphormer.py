@@ -100,7 +100,7 @@ class Graphormer(torch.nn.Module):
         self.dropout = Dropout(config.dropout)
         self.layers = ModuleList(_Layer(config) for _ in range(config.layers))
         self.norm = LayerNorm(channels)
-        self.head = Head(level, channels, num_outputs, hidden=())
+        self.head = Head(level, channels, num_outputs, hidden=(), graph_channels=features.graph_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -141,7 +141,7 @@ class Graphormer(torch.nn.Module):
             x = layer(x, graph, bias, self.relation_bias)
         x = self.norm(x)
         if self.head.level == "graph":
-            return self.head.lin(x[graph_nodes])
+            return self.head.read_graphs(x[graph_nodes], batch)
         if self.head.level == "node" and getattr(batch, "target_index", None) is None:
             is_node = torch.ones_like(member, dtype=torch.bool).index_fill(0, graph_nodes, False)
             x = x[is_node]

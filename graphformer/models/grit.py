@@ -89,7 +89,14 @@ class GRIT(torch.nn.Module):
         self.lin_pair_walk = Linear(config.walk_steps, channels, bias=False)
         # Nothing reads the pairs after the last layer.
         self.layers = ModuleList(_Layer(config, number < config.layers - 1) for number in range(config.layers))
-        self.head = Head(level, channels, num_outputs, (channels // 2, channels // 4), pooling=config.pooling)
+        self.head = Head(
+            level,
+            channels,
+            num_outputs,
+            (channels // 2, channels // 4),
+            pooling=config.pooling,
+            graph_channels=features.graph_channels,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

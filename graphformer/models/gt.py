@@ -95,7 +95,14 @@ class GT(torch.nn.Module):
         if self.edges is not None and config.update_last_edges:
             layers[-1].edge_update.requires_grad_(False)  # read by nothing: DDP would wait for their gradients
         self.layers = ModuleList(layers)
-        self.head = Head(level, channels, num_outputs, (channels // 2, channels // 4), pooling=config.pooling)
+        self.head = Head(
+            level,
+            channels,
+            num_outputs,
+            (channels // 2, channels // 4),
+            pooling=config.pooling,
+            graph_channels=features.graph_channels,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

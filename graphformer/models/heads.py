@@ -10,8 +10,9 @@ from torch.nn import Linear, Module, ReLU, Sequential
 from torch.nn.functional import pad
 from torch_geometric.utils import scatter
 
-from graphformer._checks import refuse, require_choice, require_count
+from graphformer._checks import refuse, require, require_choice, require_count
 from graphformer.nn.dropout import Dropout
+from graphformer.nn.features import GraphEncoder
 
 LEVELS = ("graph", "node", "link")
 _PAIRS_AT_ONCE = 2**20  # without gradients: the official negatives of a test split may be tens of millions
@@ -28,9 +29,10 @@ class Head(Module):
         hidden: Widths of the hidden layers. Default: one as wide as the nodes.
         dropout: After each hidden layer in training.
         pooling: "sum", "mean" or "max" of the nodes of a graph; read at level "graph" only.
+        graph_channels: Numbers a graph that are read beside its pooled nodes (level "graph"). Default 0.
 
     Raises:
-        InputError: An unknown level or pooling, or a count that is not positive.
+        InputError: An unknown level or pooling, a count that is not positive, or numbers a graph at another level.
 
     Example:
         >>> import torch
@@ -47,13 +49,18 @@ class Head(Module):
         hidden: tuple[int, ...] | None = None,
         dropout: float = 0.0,
         pooling: Literal["sum", "mean", "max"] = "mean",
+        graph_channels: int = 0,
     ) -> None:
         super().__init__()
         require_choice(level, LEVELS, "Head", "level")
         require_choice(pooling, ("sum", "mean", "max"), "Head", "pooling")
         require_count(num_outputs, "Head", "num_outputs", "Give the number of outputs.")
+        fits, remedy = level == "graph" or not graph_channels, "Give them to the nodes, as more columns of x."
+        require(fits, "Head", "graph_channels", f"be 0 at level {level!r}", graph_channels, remedy)
         self.level, self.pooling = level, pooling
-        widths = [channels, *((channels,) if hidden is None else hidden)]
+        self.whole = GraphEncoder(graph_channels, max(channels // 4, 1), dropout) if graph_channels else None
+        read = channels if self.whole is None else channels + self.whole.channels
+        widths = [read, *((channels,) if hidden is None else hidden)]
         steps: list[Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
             steps += [Linear(before, after), ReLU(), Dropout(dropout)]
@@ -64,23 +71,26 @@ class Head(Module):
         for part in self.lin:
             if isinstance(part, Linear):
                 part.reset_parameters()
+        if self.whole is not None:
+            self.whole.reset_parameters()
 
     def forward(self, x: Tensor, batch: Any) -> Tensor:
         """Read off the outputs.
 
         Args:
             x: Node vectors. Shape `[N, channels]`.
-            batch: The PyG batch: its `batch` says which graph a node is of (level "graph"), its `target_index` [T]
-                which nodes are asked for (level "node"; without it, all), its `pair_index` [2, P] which pairs.
+            batch: The PyG batch: its `batch` says which graph a node is of and its `graph_attr` [B, graph_channels]
+                what graphs carry (level "graph"), its `target_index` [T] which nodes are asked for (level "node";
+                without it, all), its `pair_index` [2, P] which pairs.
 
         Returns:
             Shape `[B, num_outputs]`, `[T, num_outputs]` or `[P, num_outputs]`.
 
         Raises:
-            InputError: A batch without pair_index at level "link".
+            InputError: A batch without pair_index at level "link", or without the graphs' numbers.
         """
         if self.level == "graph":
-            return self.lin(pool(x, batch, self.pooling))
+            return self.read_graphs(pool(x, batch, self.pooling), batch)
         if self.level == "node":
             return self.lin(asked_nodes(x, batch))
         pairs = getattr(batch, "pair_index", None)
@@ -89,6 +99,10 @@ class Head(Module):
         if torch.is_grad_enabled():
             return self._judge(x, pairs)
         return torch.cat([self._judge(x, part) for part in pairs.split(_PAIRS_AT_ONCE, dim=1)])
+
+    def read_graphs(self, x: Tensor, batch: Any) -> Tensor:
+        """Read off the outputs of graphs `[B, num_outputs]` from a vector of each, `x` [B, channels]."""
+        return self.lin(x if self.whole is None else torch.cat((x, self.whole(batch).to(x.dtype)), dim=1))
 
     def _judge(self, x: Tensor, pairs: Tensor) -> Tensor:
         source, target = pairs

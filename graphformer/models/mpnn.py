@@ -81,7 +81,9 @@ class MPNN(torch.nn.Module):
         self.state = Parameter(torch.empty(1, channels)) if config.virtual_node else None
         updates = layers - 1 if config.virtual_node else 0
         self.state_updates: Any = ModuleList(_state_update(channels) for _ in range(updates))
-        self.head = Head(level, channels, num_outputs, hidden=(), pooling=config.pooling)
+        self.head = Head(
+            level, channels, num_outputs, hidden=(), pooling=config.pooling, graph_channels=features.graph_channels
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -1,4 +1,4 @@
-"""The embeddings that take what nodes and edges carry to a model's channels."""
+"""The embeddings that take what nodes, edges and whole graphs carry to a model's channels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from torch.nn import Embedding, Linear, ModuleList
 
 from graphformer._checks import refuse, require
 from graphformer.graphs.features import Features
+from graphformer.nn.dropout import Dropout
+
+_FAR = 4.0  # standard deviations: a rare count would shout down the rest
 
 
 class _Encoder(torch.nn.Module):
@@ -121,6 +124,77 @@ class EdgeEncoder(_Encoder):
         if self.carries_nothing:
             return self.embeddings[0].weight.expand(batch.edge_index.shape[1], -1)
         return self._sum(*_read(batch, "edge_attr", self.features.edge_categories, self.features.edge_channels))
+
+
+class GraphEncoder(torch.nn.Module):
+    """What a graph as a whole carries, as a vector: its numbers brought to one scale, a linear map and a ReLU.
+
+    A number z enters as sign(z) log(1 + |z|), less its mean over the graphs that were seen in training and divided by
+    their standard deviation, at most 4 away from 0: weights of hundreds and counts of ones lie side by side.
+
+    Args:
+        graph_channels: Numbers a graph.
+        channels: Width of the vector.
+        dropout: Of the numbers in training, in [0, 1).
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> GraphEncoder(2, channels=8)(Data(graph_attr=torch.tensor([[46.07, 1.0]]))).shape
+        torch.Size([1, 8])
+    """
+
+    seen: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, graph_channels: int, channels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.graph_channels, self.channels = graph_channels, channels
+        self.dropout = Dropout(dropout)
+        self.lin = Linear(graph_channels, channels)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(graph_channels))
+        self.register_buffer("variance", torch.ones(graph_channels))
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew, and forget the graphs that were seen."""
+        self.lin.reset_parameters()
+        self.seen.zero_()
+        self.mean.zero_()
+        self.variance.fill_(1.0)
+
+    def forward(self, batch: Any) -> Tensor:
+        """Map a batch's graphs to vectors.
+
+        Args:
+            batch: PyG data with `graph_attr` [B, graph_channels], floating.
+
+        Returns:
+            Shape `[B, channels]`.
+
+        Raises:
+            InputError: The numbers are missing or have another shape or kind.
+        """
+        _, numbers = _read(batch, "graph_attr", (), self.graph_channels)
+        assert numbers is not None
+        numbers = (numbers.sign() * numbers.abs().log1p()).to(self.mean.dtype)
+        if self.training:
+            self._see(numbers.detach())
+        spread = self.variance.sqrt().clamp(min=1e-3)  # what never differed has none
+        numbers = ((numbers - self.mean) / spread).clamp(-_FAR, _FAR)
+        return self.lin(self.dropout(numbers)).relu()
+
+    @torch.no_grad()
+    def _see(self, numbers: Tensor) -> None:
+        """Take a batch into the mean and the variance of all that was seen (Chan et al., 1983)."""
+        if numbers.shape[0] == 0:
+            return
+        share = numbers.shape[0] / (self.seen + numbers.shape[0])
+        away = numbers.mean(0) - self.mean
+        within = numbers.var(0, correction=0) - self.variance
+        self.variance += share * (within + (1 - share) * away.square())
+        self.mean += share * away
+        self.seen += numbers.shape[0]
 
 
 def edge_vectors(batch: Any, features: Features, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -23,6 +23,8 @@ class TrainConfig:
         dataset: Name of the data set, see `graphformer.data.names`. Default: the embedded one.
         root: Folder that holds the data sets on disk; not read for the embedded one.
         download: Fetch the data set if it is not there.
+        descriptors: Numbers of each molecule as a whole that the model reads beside its graph (sets of molecules only):
+            RDKit's descriptors ("rdkit"), its Morgan fingerprint ("morgan"). Default: none.
         epochs: Passes over the training split.
         patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.
         batch_size: Graphs in a step, over all devices; links in a step for link prediction, and target nodes where
@@ -60,6 +62,7 @@ class TrainConfig:
     dataset: str = "logp"
     root: str = "dataset"
     download: bool = False
+    descriptors: tuple[Literal["rdkit", "morgan"], ...] = ()
     epochs: int = 20
     patience: int = 0
     batch_size: int | None = None
@@ -88,7 +91,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
-        object.__setattr__(self, "neighbors", tuple(self.neighbors))  # lists come in from files
+        for name in ("descriptors", "neighbors"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come in from files
         for name in ("epochs", "batch_size", "accumulate", "devices", "seeds"):
             value = getattr(self, name)
             require(value is None or value >= 1, "TrainConfig", name, "be at least 1", value, "Pass a positive count.")

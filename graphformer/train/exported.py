@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,12 @@ def export(run: str | Path, out: str | Path) -> Path:
     result = {key: value for key, value in asdict(RunResult.read(folder.result)).items() if key != "folder"}
     about = {
         # batches of another size would change the last bits
-        "config": {"dataset": config.dataset, "batch_size": config.batch_size, "model": model},
+        "config": {
+            "dataset": config.dataset,
+            "batch_size": config.batch_size,
+            "descriptors": config.descriptors,
+            "model": model,
+        },
         "task": asdict(module.facts),
         "result": result,
     }
@@ -113,7 +118,8 @@ def open_module(run: str | Path | None, model: str | None, where: str) -> GraphM
 
 def reads_molecules(module: GraphModule) -> bool:
     """Whether it predicts what is told as SMILES."""
-    return module.facts.level == "graph" and module.facts.features == molecule_features()
+    facts = module.facts
+    return facts.level == "graph" and replace(facts.features, graph_channels=0) == molecule_features()
 
 
 _REMEDY = "Pass a file that this version's `graphformer export` wrote."

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.transforms import Compose
 
 import graphformer
 from graphformer._errors import DataError
+from graphformer.data import AddDescriptors
 from graphformer.graphs import carrier_class
 from graphformer.models import transform
 from graphformer.models.config import name_of
@@ -60,6 +62,8 @@ def prepare(
         DataError: The cache cannot be written.
     """
     step = transform(config.model)
+    if config.descriptors:
+        step = Compose([AddDescriptors(config.descriptors), step])
     if config.prepare_in_workers:
         return {split: Transformed(graphs, step) for split, graphs in splits.items()}
     if _is_one_graph(splits):
@@ -100,7 +104,8 @@ def _all(step: Callable[[Data], Data], graphs: Sequence[Data], what: str, config
 
 def _cached_path(graphs: Sequence[Data], config: TrainConfig) -> Path:
     """A file named after all that its content depends on: the samples' tensors, the model's settings, the version."""
-    digest = hashlib.sha256(repr((name_of(config.model), config.model, graphformer.__version__)).encode())
+    about = (name_of(config.model), config.model, config.descriptors, graphformer.__version__)
+    digest = hashlib.sha256(repr(about).encode())
     for graph in graphs:
         for key, value in sorted(graph.to_dict().items()):
             digest.update(key.encode())

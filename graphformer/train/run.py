@@ -11,6 +11,7 @@ from typing import NamedTuple
 from graphformer._checks import require_choice
 from graphformer._errors import DataError, InputError, MissingPackageError, RunError
 from graphformer.data import from_smiles_list, load
+from graphformer.data.descriptors import with_descriptors
 from graphformer.data.task import Task
 from graphformer.models.config.forest import ForestConfig
 from graphformer.train.config import TrainConfig
@@ -62,7 +63,7 @@ def train(config: TrainConfig) -> RunResult | SeedsResult:
         KeyboardInterrupt: Ctrl-C; its message says how to go on.
     """
     check_settings(config)
-    task = load(config.dataset, config.root, config.download)
+    task = _load(config)
     config = settle(config, task)
     folder = RunFolder.create(config)
     try:
@@ -93,7 +94,7 @@ def resume(run: str | Path) -> RunResult | SeedsResult:
     for member in waiting:
         if member.last.exists():
             load_module(member, member.last)  # refuse one that is damaged or does not fit before the data are prepared
-    return _run(config, load(config.dataset, config.root, config.download), folder)
+    return _run(config, _load(config), folder)
 
 
 def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> Measured:
@@ -113,7 +114,7 @@ def evaluate(run: str | Path, split: str = "test", root: str | None = None) -> M
     folder = RunFolder.open(run)
     with quiet():
         module = load_module(folder, folder.best)
-        task = load(module.config.dataset, root or module.config.root)
+        task = _load(replace(module.config, root=root or module.config.root, download=False))
         graphs = getattr(task, split)
         value = measure(module, prepare({split: graphs}, module.config)[split], task.evaluate)
         return Measured(task.name, split, task.metric, value, task.level, sum(len(graph.y) for graph in graphs))
@@ -151,6 +152,11 @@ def predict(
         values = predictions(module, prepare({"molecules": read.samples}, config)["molecules"])
     rows = zip(read.rows, values.tolist(), strict=True)
     return [Prediction(smiles[row], row, value) for row, value in rows], read.problems
+
+
+def _load(config: TrainConfig) -> Task:
+    task = load(config.dataset, config.root, config.download)
+    return with_descriptors(task, config.descriptors) if config.descriptors else task
 
 
 def _run(config: TrainConfig, task: Task, folder: RunFolder) -> RunResult | SeedsResult:

@@ -123,6 +123,24 @@ def check_without_edge_features(config):
         assert out.isfinite().all()
 
 
+def check_graph_numbers(config):
+    """What graphs carry as a whole is read: graph by graph, with gradients, and numbers of any size."""
+    model, prepare = make(config, features=dataclasses.replace(FEATURES, graph_channels=3))
+    samples = [prepare(random_sample(8, 12, seed)) for seed in range(4)]
+    for data in samples:
+        data.graph_attr = torch.randn(1, 3) * torch.tensor([1.0, 100.0, 0.0])
+    model(Batch.from_data_list(samples)).square().sum().backward()
+    grads = [parameter.grad for parameter in model.head.parameters()]
+    assert all(grad is not None and bool(grad.isfinite().all()) for grad in grads)
+    model.eval()
+    out = model(Batch.from_data_list(samples))
+    assert_close(out, torch.cat([model(Batch.from_data_list([one])) for one in samples]))
+    samples[2].graph_attr = samples[2].graph_attr + 2.0
+    moved = (model(Batch.from_data_list(samples)) - out).abs().amax(1)
+    assert moved[2] > 1e-4
+    assert moved[[0, 1, 3]].max() == 0.0
+
+
 def check_gradients(config, level="graph"):
     """Every parameter has a finite gradient, and some parameter of every tensor a gradient that is not zero."""
     model, prepare = make(config, level)

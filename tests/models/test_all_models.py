@@ -32,6 +32,11 @@ def test_edges_may_carry_nothing_and_nodes_numbers(config):
 
 
 @SMALL
+def test_graphs_may_carry_numbers(config):
+    model_laws.check_graph_numbers(config)
+
+
+@SMALL
 @LEVELS
 def test_gradients_reach_every_parameter(config, level):
     model_laws.check_gradients(config, level)

@@ -33,6 +33,12 @@ def test_graphs_are_pooled_apart(pooling):
     assert_close(out, torch.cat([head(x[:2], parts[0]), head(x[2:], parts[1])]))
 
 
+@pytest.mark.parametrize("level", ["node", "link"])
+def test_numbers_of_whole_graphs_are_read_for_whole_graphs_only(level):
+    with pytest.raises(InputError, match=f"Head: graph_channels must be 0 at level '{level}'; got 2. Give them to the"):
+        Head(level, 4, 1, graph_channels=2)
+
+
 def test_a_link_head_needs_pairs():
     with pytest.raises(InputError, match="Head: batch must carry pair_index at level 'link'; got None"):
         Head("link", 4, 1)(torch.zeros(2, 4), Data())

@@ -7,6 +7,7 @@ from torch_geometric.data import Data
 from graphformer._errors import InputError
 from graphformer.graphs import Features
 from graphformer.nn import EdgeEncoder, NodeEncoder, edge_vectors
+from graphformer.nn.features import GraphEncoder
 from graphformer.testing import assert_close
 
 COUNTS = (5, 3, 7)
@@ -90,3 +91,37 @@ def test_counts_that_cannot_be_are_refused():
         Features((4, 0))
     with pytest.raises(InputError, match="Features: edge_channels must"):
         Features(edge_channels=-1)
+
+
+def test_numbers_of_graphs_are_brought_to_the_scale_of_all_that_were_seen():
+    encoder = GraphEncoder(4, 6).double()
+    numbers = torch.randn(23, 4, dtype=torch.float64) * torch.tensor([1.0, 300.0, 0.0, 1e-2]) + 5.0
+    for part in numbers.split([7, 1, 0, 15]):  # a batch may be one graph, or none
+        assert encoder(Data(graph_attr=part)).shape == (len(part), 6)
+    logs = torch.where(numbers < 0, -(-numbers).clamp(min=0).log1p(), numbers.clamp(min=0).log1p())
+    assert_close(encoder.mean, logs.mean(0))
+    assert_close(encoder.variance, logs.var(0, correction=0))
+    encoder.eval()
+    scaled = (logs - logs.mean(0)) / logs.std(0, correction=0).clamp(min=1e-3)
+    assert_close(encoder(Data(graph_attr=numbers)), encoder.lin(scaled.clamp(-4, 4)).relu())
+    assert int(encoder.seen) == 23  # looking at a test split teaches nothing
+
+
+def test_numbers_of_graphs_far_from_all_others_count_four_deviations():
+    encoder = GraphEncoder(1, 6)
+    encoder(Data(graph_attr=torch.tensor([[0.0], [1.0], [2.0]])))
+    encoder.eval()
+    far, farther = (encoder(Data(graph_attr=torch.tensor([[value]]))) for value in (1e4, 1e6))
+    assert torch.equal(far, farther)
+    encoder.reset_parameters()
+    assert (int(encoder.seen), encoder.mean.item(), encoder.variance.item()) == (0, 0.0, 1.0)
+
+
+def test_numbers_of_graphs_must_be_there():
+    encoder = GraphEncoder(2, 6)
+    with pytest.raises(InputError, match=r"model: graph_attr must have shape \[\*, 2\]; got None"):
+        encoder(Data())
+    with pytest.raises(InputError, match=r"model: graph_attr must have shape \[\*, 2\]; got \[1, 3\]"):
+        encoder(Data(graph_attr=torch.zeros(1, 3)))
+    with pytest.raises(InputError, match="model: graph_attr must hold floating-point numbers; got torch.int64"):
+        encoder(Data(graph_attr=torch.zeros(1, 2).long()))

@@ -52,6 +52,8 @@ def read_table(name: str, folder: Path) -> Parts:
             rows = _read_split(split, len(smiles))
         bar = tqdm(smiles, desc=f"Reading the SMILES of {name}", unit="molecule", leave=False, dynamic_ncols=True)
         graphs = from_smiles_list(bar, labels).samples
+        for graph in graphs:
+            del graph.smiles  # tensors alone are kept; the texts stand in the table
         return {part: [graphs[row] for row in rows[part]] for part in PARTS}
 
     return cached(name, folder, (table, split), make, made_by=rdkit)
