@@ -147,7 +147,8 @@ class _Links:
     def __init__(self, data: Data, negatives: str) -> None:
         self.data, self.negatives, self.num_nodes = data, negatives, int(data.num_nodes or 0)
         end = torch.tensor([self.num_nodes**2])  # behind all, so that every search ends at a number
-        self.known = torch.cat((self._numbered(data.edge_index).sort().values, end))
+        links = torch.cat((data.pair_index, data.pair_index.flip(0)), dim=1)  # the edges may lie on another device
+        self.known = torch.cat((self._numbered(links).sort().values, end))
 
     def __getitem__(self, asked: tuple[torch.Tensor, int]) -> Data:
         links, seed = asked

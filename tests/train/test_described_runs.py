@@ -23,7 +23,8 @@ def described(loaded, task, small, monkeypatch) -> TrainConfig:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_reads_them_wherever_its_model_is_used(described, tmp_path, workers):
-    config = replace(described, num_workers=workers, prepare_in_workers=workers > 0, cache=str(tmp_path / "cache"))
+    kept = None if workers else str(tmp_path / "cache")
+    config = replace(described, num_workers=workers, prepare_in_workers=workers > 0, cache=kept)
     result = train(config)
     assert read_config(f"{result.folder}/config.yaml").descriptors == ("rdkit", "morgan")
     assert evaluate(result.folder).value == pytest.approx(result.test, abs=1e-6)

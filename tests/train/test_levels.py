@@ -177,7 +177,7 @@ def test_no_drawn_pair_is_a_link(negatives, quick):
     upper = torch.triu(torch.rand(20, 20) < 0.5, diagonal=1).nonzero().T
     data = Data(x=torch.zeros(20, 1), edge_index=torch.cat((upper, upper.flip(0)), dim=1), pair_index=upper)
     links = {tuple(pair) for pair in data.edge_index.T.tolist()}
-    for batch in training_loader([data], "link", replace(quick, negatives=negatives)):
+    for batch in training_loader([data], "link", replace(quick, batch_size=64, negatives=negatives)):
         drawn = batch.pair_index[:, batch.y[:, 0] == 0].T.tolist()
         assert len(drawn) == len(batch.y) // 2
         assert not any(source == target or (source, target) in links for source, target in drawn)
@@ -186,7 +186,7 @@ def test_no_drawn_pair_is_a_link(negatives, quick):
 def test_pairs_are_drawn_though_every_pair_is_a_link(quick):
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
     data = Data(x=torch.zeros(3, 1), edge_index=pairs, pair_index=pairs)
-    batch = next(iter(training_loader([data], "link", quick)))
+    batch = next(iter(training_loader([data], "link", replace(quick, batch_size=9))))
     assert batch.pair_index.shape == (2, 18)
     assert batch.pair_index.max() < 3
 
