@@ -165,15 +165,16 @@ def as_table(results: Sequence[SeedsResult]) -> str:
 
 
 def _told(result: SeedsResult) -> str:
-    """The model with those of its settings that are not the defaults, as far as the folder tells them."""
+    """The model with what else it reads and those of its settings that are not the defaults, if the folder tells."""
     try:
-        model = RunFolder(result.folder).read_config().model
+        config = RunFolder(result.folder).read_config()
     except RunError:
         return result.model
-    default = type(model)()
+    model, default = config.model, type(config.model)()
     settings = {entry.name: getattr(model, entry.name) for entry in fields(model)}
     plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float)}
     told = [f"{name}={value}" for name, value in plain.items() if value != getattr(default, name)]
+    told += ["descriptors=" + "+".join(config.descriptors)] if config.descriptors else []
     return f"{result.model} ({', '.join(told)})" if told else result.model
 
 
