@@ -12,8 +12,8 @@ from graphformer.patterns import Expander
 from graphformer.testing import assert_close
 
 MOLECULES = Features((119, 4, 12, 12, 10, 6, 6, 2, 2), 0, (5, 6, 2))
-# Totals published for LRGB (Shirzad et al. 2023). The settings were inferred, as ones that add up to them; they are not checked against
-# the authors' own files.
+# Totals published for LRGB (Shirzad et al. 2023). The settings were inferred, as ones that add up to them; they are not
+# checked against the authors' own files.
 PUBLISHED = {
     "Peptides-func": (ExphormerConfig(), (MOLECULES, 10), 445_866),
     "Peptides-struct": (ExphormerConfig(channels=88, layers=4, virtual_nodes=8), (MOLECULES, 11), 426_427),

@@ -37,8 +37,8 @@ def test_a_run_reads_them_wherever_its_model_is_used(described, tmp_path, worker
     assert explain(result.folder, "CCO").prediction == predict(result.folder, ["CCO"])[0][0].values
     plain = train(replace(config, descriptors=(), cache=None, folder=str(tmp_path / "plain")))
     assert plain.parameters < result.parameters
-    here, there = as_table(find_results([result.folder, plain.folder])).splitlines()[2:]
-    assert ("descriptors=rdkit+morgan" in here, "descriptors" in there) == (True, False)
+    table = as_table(find_results([result.folder])), as_table(find_results([plain.folder]))
+    assert ["descriptors=rdkit+morgan" in text for text in table] == [True, False]
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(described, monkeypatch, tmp_path):
