@@ -7,10 +7,12 @@ import torch
 from ten_molecules import SMILES
 
 from graphformer._errors import DataError, InputError
+from graphformer.data.descriptors import with_descriptors
 from graphformer.models.config.forest import ForestConfig
 from graphformer.train import TrainConfig, evaluate, explain, export, predict, read_config, resume, train
 from graphformer.train.fit import load_module
 from graphformer.train.folder import RunFolder
+from graphformer.train.prepare import prepare
 from graphformer.train.results import as_table, find_results
 
 
@@ -78,3 +80,15 @@ def test_a_model_whose_descriptors_this_rdkit_lacks_is_told(described, monkeypat
     with pytest.raises(InputError, match=r"model: graph_attr must have shape \[\*, 1221\]; got \[1, 1082\]"):
         predict(result.folder, ["CCO"])
     assert torch.is_tensor(load_module(RunFolder(result.folder), RunFolder(result.folder).best).model.head.whole.mean)
+
+
+def test_the_cache_keeps_kinds_apart(described, task, tmp_path):
+    graphs = with_descriptors(
+        replace(task, smiles={"train": SMILES, "valid": SMILES[:6], "test": SMILES[3:]}.get), ["rdkit"]
+    )
+    widths = []
+    for kinds in (("rdkit",), ("morgan",), ("rdkit",)):
+        config = replace(described, descriptors=kinds, cache=str(tmp_path / "cache"))
+        widths.append(prepare({"train": graphs.train}, config)["train"][0].graph_attr.shape[1])
+    assert widths == [197, 1024, 197]
+    assert len(list((tmp_path / "cache").iterdir())) == 2
