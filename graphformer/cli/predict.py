@@ -10,10 +10,14 @@ from graphformer._errors import InputError
 from graphformer.cli.parser import new_parser, parse
 from graphformer.cli.source import add_source, read_source
 
+DESCRIPTION = """Predict molecules with a run's best checkpoint, or with a trained model. Prints a line for each:
+the SMILES and the predictions, separated by tabs. Where several labels are predicted and their names are known, a line
+before these names the columns; it begins with the word smiles."""
+
 
 def run(words: list[str]) -> None:
-    """Print one line for each molecule: its SMILES and the predictions, separated by tabs."""
-    parser = new_parser("predict", "Predict molecules with a run's best checkpoint, or with a trained model.")
+    """Print one line for each molecule, below a line of names where there are several to tell apart."""
+    parser = new_parser("predict", DESCRIPTION)
     add_source(parser)
     parser.add_argument("--file", type=str, default=None, help="text file with one SMILES at the start of each line")
     parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be read, and say so")
@@ -26,9 +30,12 @@ def run(words: list[str]) -> None:
     predictions, problems = predict(run, smiles, skip_invalid=values["skip_invalid"], model=values["model"])
     for problem in problems:
         print(f"graphformer: left out {problem}", file=sys.stderr)
-    width = max((len(prediction.smiles) for prediction in predictions), default=0)
-    for prediction in predictions:
-        print(prediction.smiles.ljust(width), *(f"{value:.4f}" for value in prediction.values), sep="\t")
+    lines = [(found.smiles, *(f"{value:.4f}" for value in found.values)) for found in predictions]
+    if predictions and len(predictions[0].task_names) > 1:
+        lines.insert(0, ("smiles", *predictions[0].task_names))
+    width = max((len(first) for first, *_ in lines), default=0)
+    for first, *rest in lines:
+        print(first.ljust(width), *rest, sep="\t")
 
 
 def _read_file(path: str) -> list[str]:

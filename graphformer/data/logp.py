@@ -52,6 +52,7 @@ def load_logp(num_molecules: int = 3000) -> Task:
         features=molecule_features(),
         measure=rmse,
         smiles=lambda part: [smiles[row] for row in rows[part]],
+        task_names=("logP",),
     )
 
 

@@ -55,6 +55,10 @@ class Task:
         length: Words that are predicted for each row (subtoken prediction only); 1 otherwise.
         smiles: Gives the SMILES of a part's molecules ("train", "valid" or "test"), in the order of its graphs; read
             when it is called. None (default) where the graphs are no molecules or their SMILES are not at hand.
+        task_names: Names of the columns of `y`, one for each of `num_tasks`; empty (default) where nobody tells them.
+
+    Raises:
+        InputError: There are names, and not as many as tasks.
     """
 
     name: str
@@ -71,6 +75,12 @@ class Task:
     measure: Callable[[Tensor, Tensor], float] = field(repr=False)
     length: int = 1
     smiles: Callable[[str], list[str]] | None = field(default=None, repr=False)
+    task_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rule, remedy = f"be empty or name the {self.num_tasks} tasks", "Give one name a column of y, or none."
+        fits = len(self.task_names) in (0, self.num_tasks)
+        require(fits, "Task", "task_names", rule, f"{len(self.task_names)} names", remedy)
 
     def evaluate(self, y_true: Tensor, y_pred: Tensor) -> float:
         """The measure over a whole split.

@@ -36,6 +36,7 @@ class TaskFacts:
     higher_is_better: bool
     features: Features
     length: int = 1
+    task_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task) -> TaskFacts:
@@ -44,8 +45,9 @@ class TaskFacts:
 
     @classmethod
     def read(cls, mapping: Mapping[str, Any]) -> TaskFacts:
-        """The facts that a checkpoint holds; the inverse of `dataclasses.asdict`."""
-        return cls(**{**mapping, "features": Features(**mapping["features"])})
+        """The facts that a checkpoint holds; the inverse of `dataclasses.asdict`, also where JSON lay between."""
+        names = tuple(mapping.get("task_names", ()))  # older files have none
+        return cls(**{**mapping, "features": Features(**mapping["features"]), "task_names": names})
 
 
 class GraphModule(LightningModule):

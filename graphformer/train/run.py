@@ -38,11 +38,15 @@ class Measured(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """One molecule's prediction: its SMILES, its row in what was asked, a value or probability for each task."""
+    """One molecule's prediction: its SMILES, its row in what was asked, a value or probability for each task.
+
+    `task_names` says what each value is of; it is empty where the model does not know.
+    """
 
     smiles: str
     row: int
     values: list[float]
+    task_names: tuple[str, ...] = ()
 
 
 def train(config: TrainConfig) -> RunResult | SeedsResult:
@@ -151,7 +155,8 @@ def predict(
         config = replace(module.config, cache=None)  # that of the run is for its data set
         values = predictions(module, prepare({"molecules": read.samples}, config)["molecules"])
     rows = zip(read.rows, values.tolist(), strict=True)
-    return [Prediction(smiles[row], row, value) for row, value in rows], read.problems
+    names = module.facts.task_names
+    return [Prediction(smiles[row], row, value, names) for row, value in rows], read.problems
 
 
 def _load(config: TrainConfig) -> Task:

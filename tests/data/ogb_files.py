@@ -102,7 +102,9 @@ def _make_molecules(folder: Path, name: str, rng: Generator) -> None:
         for row in labels[1::4]:
             row[0] = "nan"
     write_graphs(folder, graphs, labels)
-    write_csv(folder / "mapping/mol.csv.gz", [(0, text, row) for row, text in enumerate(MOLECULES)], "y,smiles,mol_id")
+    header = ",".join([*(f"label {task}" for task in range(len(labels[0]))), "smiles", "mol_id"])
+    rows = [(*values, text, row) for row, (values, text) in enumerate(zip(labels, MOLECULES, strict=True))]
+    write_csv(folder / "mapping/mol.csv.gz", rows, header)
     write_split(folder, "scaffold", len(graphs))
 
 

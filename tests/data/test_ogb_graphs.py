@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gzip
+from dataclasses import replace
+
 import pytest
 import torch
 from ogb_files import MOLECULES, make_ogb, write_csv, write_graphs, write_split
@@ -214,4 +217,35 @@ def test_smiles_that_are_missing_damaged_or_too_few_are_told_when_they_are_asked
 
 def test_graphs_that_are_no_molecules_have_no_smiles(tmp_path):
     make_ogb("ogbg-ppa", tmp_path)
-    assert load("ogbg-ppa", root=tmp_path).smiles is None
+    task = load("ogbg-ppa", root=tmp_path)
+    assert task.smiles is None
+    assert task.task_names == ()
+
+
+def test_the_labels_are_called_as_in_the_header_of_the_table(tmp_path):
+    folder = make_ogb("ogbg-molclintox", tmp_path)
+    assert load("ogbg-molclintox", root=tmp_path).task_names == ("label 0", "label 1")
+    for header in ('"Cysts, and\tpolyps",CT_TOX,smiles,mol_id', 'mol_id,"Cysts, and polyps",smiles,CT_TOX'):
+        write_csv(folder / "mapping/mol.csv.gz", [], header)
+        assert load("ogbg-molclintox", root=tmp_path).task_names == ("Cysts, and polyps", "CT_TOX")
+
+
+def test_a_table_that_tells_no_name_for_each_label_keeps_nobody_from_training(tmp_path):
+    table = make_ogb("ogbg-molclintox", tmp_path) / "mapping/mol.csv.gz"
+    whole = table.read_bytes()
+    zeros = whole[:40] + bytes(20) + whole[60:]
+    for damaged in (whole[:12], zeros, b"smiles", gzip.compress(b""), gzip.compress(b"\xff\xfe,a,smiles\n")):
+        table.write_bytes(damaged)
+        assert load("ogbg-molclintox", root=tmp_path).task_names == ()
+    for header in ("FDA_APPROVED,smiles,mol_id", "a,b,c,smiles,mol_id"):
+        write_csv(table, [], header)
+        assert load("ogbg-molclintox", root=tmp_path).task_names == ()
+    table.unlink()
+    task = load("ogbg-molclintox", root=tmp_path)
+    assert (task.task_names, len(task.train)) == ((), 16)
+
+
+def test_a_task_has_as_many_names_as_labels_or_none(esol):
+    task = load("ogbg-molesol", root=esol.parent)
+    with pytest.raises(InputError, match="Task: task_names must be empty or name the 1 tasks; got 2 names. Give one"):
+        replace(task, task_names=("a", "b"))

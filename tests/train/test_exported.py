@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
@@ -89,6 +90,7 @@ def test_damaged_and_foreign_files_are_told(shipped, tmp_path):
         ("config", {"model": {"name": "of tomorrow"}}),
         ("config", {"epoch": 3}),
         ("task", {"colour": "red"}),
+        ("task", {"task_names": 3}),
         ("task", {"features": {"node_channels": "many"}}),
     ):
         save_file(tensors, bad, {**about, key: json.dumps({**json.loads(about[key]), **change})})
@@ -134,6 +136,48 @@ def test_the_commands(run, shipped, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert "comes with the package (ten)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("names", [("NR-AR", "Cysts, and polyps"), ()])
+def test_several_labels_have_a_line_of_names_where_they_are_known(names, task, small, tmp_path, capsys, monkeypatch):
+    double = [copy.copy(graph) for graph in task.train]
+    for graph in double:
+        graph.y = torch.cat((graph.y, -graph.y), dim=1)
+    kinds = {"num_tasks": 2, "num_outputs": 2, "task_names": names}
+    two = replace(task, train=double, valid=double, test=double, **kinds)
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: two)
+    run = train(replace(small, epochs=1)).folder
+    mine = str(export(run, tmp_path / "two"))
+    (found, _), _ = predict(model=mine, smiles=["CCO", "CCCCCCCC"])
+    assert found.task_names == names
+    capsys.readouterr()
+    for source in ([run], ["--model", mine]):
+        assert main(["predict", *source, "CCO", "CCCCCCCC"]) == 0
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        header = [["smiles  ", *names]] if names else []
+        assert lines[: len(header)] == header
+        assert [line[0] for line in lines[len(header) :]] == ["CCO     ", "CCCCCCCC"]
+        assert [float(text) for text in lines[len(header)][1:]] == pytest.approx(found.values, abs=1e-4)
+    assert main(["predict", run, "no molecule", "--skip-invalid"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_one_label_needs_no_line_of_names(task, small, capsys, monkeypatch):
+    named = replace(task, task_names=("logP",))
+    monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: named)
+    run = train(replace(small, epochs=1)).folder
+    assert main(["predict", run, "CCO"]) == 0
+    assert re.fullmatch(r"CCO\t\S+\n", capsys.readouterr().out)
+
+
+def test_a_file_of_before_the_names_predicts_as_it_did(shipped, tmp_path):
+    with safe_open(shipped, framework="pt") as file:
+        about = file.metadata()
+    old = {key: value for key, value in json.loads(about["task"]).items() if key != "task_names"}
+    assert len(old) + 1 == len(json.loads(about["task"]))
+    before = tmp_path / "before.safetensors"
+    save_file(load_file(shipped), before, {**about, "task": json.dumps(old)})
+    assert predict(model=str(before), smiles=SMILES) == predict(model="ten", smiles=SMILES)
 
 
 def test_the_told_command_can_be_typed(run, tmp_path, capsys):

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -108,3 +109,12 @@ def test_the_optimizer_is_the_one_asked_for(small, task, name, kind):
     optimizer = module.configure_optimizers()["optimizer"]
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["weight_decay"] == 0.25
+
+
+def test_the_facts_come_back_from_a_checkpoint_and_from_json_also_where_names_are_not_told(task):
+    facts = TaskFacts.of(replace(task, task_names=("logP",)))
+    stored = asdict(facts)
+    assert TaskFacts.read(stored) == facts
+    assert TaskFacts.read(json.loads(json.dumps(stored))).task_names == ("logP",)
+    del stored["task_names"]  # as in files of before
+    assert TaskFacts.read(stored) == replace(facts, task_names=())

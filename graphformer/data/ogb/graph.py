@@ -18,7 +18,8 @@ from graphformer.data.ogb.reading import Release, labels_of, require_ids, requir
 from graphformer.data.task import Task
 from graphformer.graphs.features import Features
 
-_SMILES = "mapping/mol.csv.gz"
+_TABLE = "mapping/mol.csv.gz"  # a column for each label, then these two
+_NO_LABELS = ("smiles", "mol_id")
 _PPA = Features(edge_channels=7)  # a protein carries nothing, an association seven strengths
 
 
@@ -28,6 +29,7 @@ def load_graphs(release: Release) -> Task:
     multiclass = dataset.task_type == "multiclass classification"
     features = _PPA if layout.name == "ogbg-ppa" else molecule_features()
     y = labels_of(release, dataset._data.y)
+    is_molecule = layout.name.startswith("ogbg-mol")
     parts = {
         part: [_graph(dataset, i, y, features) for i in split_ids(release, part).tolist()] for part in release.split
     }
@@ -44,7 +46,8 @@ def load_graphs(release: Release) -> Task:
         higher_is_better=dataset.eval_metric != "rmse",
         features=features,
         measure=official_measure(layout, chosen_class if multiclass else as_they_are),
-        smiles=partial(_smiles, release) if layout.name.startswith("ogbg-mol") else None,
+        smiles=partial(_smiles, release) if is_molecule else None,
+        task_names=_task_names(release) if is_molecule else (),
     )
 
 
@@ -65,7 +68,7 @@ def _smiles(release: Release, part: str) -> list[str]:
     Raises:
         DataError: The table is not there, cannot be read or has not one row for each graph.
     """
-    table = release.folder / _SMILES
+    table = release.folder / _TABLE
     try:
         with gzip.open(table, "rt", newline="", encoding="utf-8") as file:
             smiles = [row["smiles"] for row in csv.DictReader(file)]
@@ -74,6 +77,17 @@ def _smiles(release: Release, part: str) -> list[str]:
         refuse("load", str(table), "be a readable table with a column smiles", got, remedy, DataError)
     require_rows(smiles, len(release.dataset), release.layout.name, "SMILES")
     return [smiles[row] for row in split_ids(release, part).tolist()]
+
+
+def _task_names(release: Release) -> tuple[str, ...]:
+    """The names of the labels, from the header of the table; none where it does not tell one for each."""
+    try:
+        with gzip.open(release.folder / _TABLE, "rt", newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file), [])
+    except Exception:  # noqa: BLE001 - names are welcome but not needed; who needs the table is told by `_smiles`
+        return ()
+    names = tuple(" ".join(name.split()) for name in header if name not in _NO_LABELS)
+    return names if len(names) == release.dataset.num_tasks else ()
 
 
 def _graph(dataset: Any, i: int, y: Tensor, features: Features) -> Data:
