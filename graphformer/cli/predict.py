@@ -11,8 +11,8 @@ from graphformer.cli.parser import new_parser, parse
 from graphformer.cli.source import add_source, read_source
 
 DESCRIPTION = """Predict molecules with a run's best checkpoint, or with a trained model. Prints a line for each:
-the SMILES and the predictions, separated by tabs. Where several labels are predicted and their names are known, a line
-before these names the columns; it begins with the word smiles."""
+the SMILES and the predictions, separated by tabs. Where several labels are predicted and their names are known, a first
+line, which begins with the word smiles, tells them."""
 
 
 def run(words: list[str]) -> None:

@@ -19,7 +19,7 @@ from graphformer.train.recipes import recipe_mapping, settings_for
 
 DESCRIPTION = """Train a model on a data set and measure it on the test split at its best validation epoch.
 The settings are, from weak to strong: the defaults below, the recipe (--recipe, or the one that is named after the
-data set), --config, options.
+data set), --config, options. What came from a recipe is told at the end.
 --model NAME chooses the model; --model NAME --help tells its settings."""
 
 
@@ -33,10 +33,10 @@ def run(words: list[str]) -> None:
     if values["resume"] is not None:
         _tell(_resume(values["resume"], words))
     else:
-        config = _config(values, about_run, about_model)
+        config, origin = _config(values, about_run, about_model)
         from graphformer.train import train
 
-        _tell(train(config))
+        _tell(train(config), origin)
 
 
 def _parser(model: str | None) -> Any:
@@ -82,8 +82,8 @@ def _resume(run: str, words: list[str]) -> Any:
     return resume(run)
 
 
-def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]) -> TrainConfig:
-    """The settings of the recipe, of --config and of the options, the later over the earlier.
+def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]) -> tuple[TrainConfig, str]:
+    """The settings of the recipe, of --config and of the options, the later over the earlier; and what the recipe set.
 
     Settings of a model hold for that model only: where a later word chooses another, they are left behind; where it
     chooses a forest, those of training too.
@@ -108,7 +108,18 @@ def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]
     merged["model"] = {**merged.get("model", {}), **model}
     for name in ("config", "recipe"):
         merged.pop(name, None)
-    return config_from_mapping({**merged, "dataset": dataset}, "the options of train")
+    config = config_from_mapping({**merged, "dataset": dataset}, "the options of train")
+    kept = ", ".join(_kept(weakest, merged))
+    return config, kept and f"from the recipe {values['recipe'] or dataset}: {kept}"
+
+
+def _kept(recipe: dict[str, Any], merged: dict[str, Any]) -> list[str]:
+    """The settings that are as the recipe has them; those of a model that another replaced are not."""
+    names = [name for name, value in recipe.items() if name not in ("dataset", "model") and merged.get(name) == value]
+    model, chosen = recipe.get("model", {}), merged["model"]
+    if model.get("name", DEFAULT_MODEL) == chosen.get("name", DEFAULT_MODEL):
+        names += [f"model.{name}" for name, value in model.items() if chosen.get(name) == value]
+    return names
 
 
 def _over(weak: dict[str, Any], strong: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +137,7 @@ def _gives(words: list[str], name: str) -> bool:
     return any(word.partition("=")[0] == f"--{name}" for word in words)
 
 
-def _tell(result: Any) -> None:
+def _tell(result: Any, origin: str = "") -> None:
     from graphformer.train import SeedsResult
 
     chosen = result.model in MODELS  # a forest has no epochs to choose from
@@ -143,4 +154,6 @@ def _tell(result: Any) -> None:
         print(f"predicting the training mean: test {result.metric} {result.baseline:.4f}, {ratio:.1f} times as much")
     seeds = f"seeds {result.seeds}" if isinstance(result, SeedsResult) else f"seed {result.seed}"
     print(f"{result.parameters:,} parameters, {result.seconds:.0f} s of training, {seeds}")
+    if origin:
+        print(origin)
     print(f"run folder: {result.folder}")

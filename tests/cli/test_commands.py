@@ -61,7 +61,7 @@ def test_train_evaluate_and_predict(asked, capsys, tmp_path):
 def test_settings_come_from_defaults_recipe_file_and_options_in_this_order(asked, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr("graphformer.train.run.train", lambda config: seen.append(config) or pytest.skip)
-    monkeypatch.setattr("graphformer.cli.train._tell", lambda result: None)
+    monkeypatch.setattr("graphformer.cli.train._tell", lambda *told: None)
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     (recipes / "ogbg-mollipo.yaml").write_text("epochs: 11\nbatch_size: 12\nmodel: {layers: 2, channels: 16}\n")
@@ -80,6 +80,29 @@ def test_settings_come_from_defaults_recipe_file_and_options_in_this_order(asked
     assert (merged.download, recipe.download) == (True, False)
     assert (other.dataset, other.batch_size, other.model.channels) == ("logp", 13, 24)
     assert other.epochs != 11
+
+
+def test_what_a_recipe_set_is_told(asked, monkeypatch, capsys, tmp_path):
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "logp.yaml").write_text("epochs: 1\nbatch_size: 3\nmodel: {layers: 1, heads: 2}\n")
+    (recipes / "mine.yaml").write_text("dataset: logp\nepochs: 1\n")
+    monkeypatch.setattr("graphformer.train.recipes.FOLDER", recipes)
+    (tmp_path / "c.yaml").write_text("batch_size: 4\nmodel: {walk_steps: 2}\n")
+    small = ["--model.channels", "8"]
+
+    def told(*words):
+        assert main(["train", *words]) == 0
+        *_, origin, folder = capsys.readouterr().out.splitlines()
+        assert folder.startswith("run folder: ")
+        return origin
+
+    assert told("logp", *small) == "from the recipe logp: epochs, batch_size, model.layers, model.heads"
+    assert told("--config", "c.yaml", *small, "--model.heads=4") == "from the recipe logp: epochs, model.layers"
+    assert told("logp", "--model", "mpnn", *small, "--model.layers=1") == "from the recipe logp: epochs, batch_size"
+    assert told("logp", "--recipe=mine", *TINY) == "from the recipe mine: epochs"
+    assert re.search("seed 0$", told("logp", "--recipe=mine", *TINY, "--epochs=2"))
+    assert re.search("seed 0$", told("ogbg-molesol", *TINY, "--epochs=1"))
 
 
 def test_ctrl_c_says_how_to_go_on_and_resume_does(asked, monkeypatch, capsys):
