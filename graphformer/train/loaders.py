@@ -51,7 +51,7 @@ def training_loader(
         sampler.set_epoch(epoch)
         return PlainLoader(links, batch_size=None, sampler=sampler, collate_fn=_itself, num_workers=workers)
     if config.neighbors:
-        return _neighbour_loader(graphs[0], config)
+        return _neighbour_loader(graphs[0], config, epoch)
     if len(graphs) == 1:
         return _whole(graphs)
     batches = GraphBatches(len(graphs), _batch_size(config), config.seed, share)
@@ -173,20 +173,33 @@ class _Links:
         return pairs[0] * self.num_nodes + pairs[1]
 
 
-def _neighbour_loader(data: Data, config: TrainConfig) -> PlainLoader[Any]:
-    """Neighbourhoods of target nodes, drawn by PyG; the order and the draws follow from torch's seed."""
+class _Neighbours(NeighborLoader):
+    """Neighbourhoods drawn by PyG: pyg-lib reads torch's generator, which is set for each batch and put back."""
+
+    def collate_fn(self, index: Any) -> Any:
+        """The neighbourhood of a batch of nodes."""
+        batches: Any = self.batch_sampler
+        with torch.random.fork_rng(devices=[]):
+            first = int(index[0])  # no other batch of the epoch begins with it
+            torch.default_generator.manual_seed(epoch_seed(epoch_seed(batches.seed, batches.epoch), first))
+            return super().collate_fn(index)
+
+
+def _neighbour_loader(data: Data, config: TrainConfig, epoch: int) -> PlainLoader[Any]:
+    """Neighbourhoods of the target nodes."""
     whole, target, missing = copy.copy(data), data.target_index, -1 if data.y.dtype == torch.int64 else torch.nan
     whole.y = data.y.new_full((int(data.num_nodes or 0), *data.y.shape[1:]), missing)
     whole.y[target] = data.y
     for name in ("target_index", "attention_graph"):
         if name in whole:
             del whole[name]
-    return NeighborLoader(
+    batches = GraphBatches(len(target), _batch_size(config), config.seed)  # of nodes, here
+    batches.set_epoch(epoch)
+    return _Neighbours(
         whole,
         num_neighbors=list(config.neighbors),
         input_nodes=target,
-        batch_size=_batch_size(config),
-        shuffle=True,
+        batch_sampler=batches,
         transform=_Seeds(transform(config.model)),
         num_workers=config.num_workers,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch_geometric.data import Data
+from torch_geometric.sampler import SamplerOutput
 
 from graphformer._errors import InputError, MissingPackageError, RunError
 from graphformer.cli.main import main
@@ -15,6 +16,7 @@ from graphformer.data.task import Task
 from graphformer.graphs import Features
 from graphformer.models.config import GraphTransformerConfig
 from graphformer.train import TrainConfig, evaluate, read_config, resume, train
+from graphformer.train.folder import RunFolder, read_checkpoint
 from graphformer.train.loaders import training_loader
 from graphformer.train.module import GraphModule
 from graphformer.train.prepare import prepare
@@ -94,11 +96,71 @@ def test_nodes_and_links_are_learnt(make, least, size, quick, monkeypatch):
     assert (measured.value, measured.rows) == (result.test, 20)
 
 
+@pytest.fixture
+def drawn(monkeypatch) -> list[list[int]]:
+    """Neighbourhoods as pyg-lib draws them, by torch's generator, where it is not installed; the nodes of each."""
+    seen: list[list[int]] = []
+    edges = two_villages()[0].edge_index
+
+    def sample(self, asked, **_):
+        others = torch.randperm(NODES)
+        node = torch.cat((asked.node, others[~torch.isin(others, asked.node)][:12]))
+        place = torch.full((NODES,), -1)
+        place[node] = torch.arange(len(node))
+        row, col = place[edges][:, (place[edges] >= 0).all(0)]
+        seen.append(node.tolist())
+        return SamplerOutput(node, row, col, edge=None, metadata=(asked.input_id, asked.time))
+
+    monkeypatch.setattr("torch_geometric.sampler.NeighborSampler.sample_from_nodes", sample)
+    monkeypatch.setattr("torch_geometric.typing.WITH_PYG_LIB", True)
+    return seen
+
+
+def test_neighbourhoods_follow_from_seed_and_epoch(drawn, quick):
+    graphs = prepare({"train": node_task().train}, quick)["train"]
+    config = replace(quick, neighbors=(3,), batch_size=8)
+
+    def look(config: TrainConfig, epoch: int) -> list[list[int]]:
+        drawn.clear()
+        batches = list(training_loader(graphs, "node", config, epoch=epoch))
+        assert [len(batch.y) for batch in batches] == [8, 8, 4]
+        return list(drawn)
+
+    torch.manual_seed(1)
+    first, second = look(config, 0), look(config, 1)
+    asked = [node for nodes, size in zip(first, (8, 8, 4), strict=True) for node in nodes[:size]]
+    assert sorted(asked) == list(range(20))
+    assert first != second
+    assert look(replace(config, seed=7), 0) != first
+    torch.manual_seed(2)
+    assert (look(config, 0), look(config, 1)) == (first, second)
+    before = torch.get_rng_state()
+    alone = training_loader(graphs, "node", replace(config, batch_size=1))
+    alone.collate_fn([3])
+    assert torch.equal(torch.get_rng_state(), before)
+    rounds = []
+    for epoch in (0, 1):
+        alone.batch_sampler.set_epoch(epoch)
+        drawn.clear()
+        list(alone)
+        rounds.append({nodes[0]: nodes[1:] for nodes in drawn})
+    assert all(rounds[0][node] != rounds[1][node] for node in range(20))  # one node's neighbours change, too
+
+
 @pytest.mark.parametrize(("make", "size"), [(node_task, None), (link_task, 32)])
 def test_a_resumed_run_ends_as_one_in_one_go(make, size, quick, monkeypatch, tmp_path):
-    task = make()
+    check_resuming(make(), replace(quick, batch_size=size), monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_on_neighbourhoods_ends_as_one_in_one_go(workers, drawn, quick, monkeypatch, tmp_path):
+    config = replace(quick, neighbors=(3,), num_workers=workers, batch_size=8)
+    check_resuming(node_task(), config, monkeypatch, tmp_path)
+
+
+def check_resuming(task, config, monkeypatch, tmp_path):
     monkeypatch.setattr("graphformer.train.run.load", lambda *arguments: task)
-    short = replace(quick, epochs=4, batch_size=size)
+    short = replace(config, epochs=4)
     whole = train(short)
     write = Record.write_rows
 
@@ -113,6 +175,8 @@ def test_a_resumed_run_ends_as_one_in_one_go(make, size, quick, monkeypatch, tmp
     monkeypatch.setattr(Record, "write_rows", write)
     resumed = resume(tmp_path / "cut")
     assert (resumed.test, resumed.valid, resumed.best_epoch) == (whole.test, whole.valid, whole.best_epoch)
+    ends = [read_checkpoint(RunFolder(folder).last)["state_dict"] for folder in (short.folder, tmp_path / "cut")]
+    assert all(torch.equal(weight, ends[1][name]) for name, weight in ends[0].items())
 
 
 def test_parts_of_one_graph_are_prepared_once(quick):
