@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from graphformer._errors import GraphformerError, InputError
 
+_MANY = 12  # choices that push what to do next out of sight
+
 
 def refuse(
     where: str, argument: str, rule: str, got: object, remedy: str, error: type[GraphformerError] = InputError
@@ -57,13 +59,17 @@ def require_choice(
     remedy: str = "",
     error: type[GraphformerError] = InputError,
 ) -> None:
-    """Refuse a name that is not among ``choices``, and suggest near ones.
+    """Refuse a name that is not among ``choices``, and suggest near ones; many choices are listed behind the advice.
 
     Example:
         >>> require_choice("sofmax", ["softmax", "relu"], "attend", "score")
         Traceback (most recent call last):
         ...
         graphformer._errors.InputError: attend: score must be one of softmax, relu; got 'sofmax'. Did you mean softmax?
+        >>> require_choice("mm", "abcdefghijklm", "show", "letter")
+        Traceback (most recent call last):
+        ...
+        graphformer._errors.InputError: show: letter must be one of 13 names; got 'mm'. Did you mean m? The names: ...
     """
     names = list(choices)
     if value in names:
@@ -71,7 +77,10 @@ def require_choice(
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else ""
     advice = " ".join(part for part in (hint, remedy) if part) or "Pass one of these names."
-    raise error(f"{where}: {argument} must be one of {', '.join(names)}; got {value!r}. {advice}")
+    known = ", ".join(names)
+    if len(names) > _MANY:
+        known, advice = f"{len(names)} names", f"{advice} The names: {known}."
+    refuse(where, argument, f"be one of {known}", repr(value), advice, error)
 
 
 def plain_integer(value: object) -> int | None:

@@ -77,7 +77,7 @@ def parse(text: str) -> Pattern:
         >>> parse("Causl()")
         Traceback (most recent call last):
         ...
-        graphformer._errors.InputError: parse: pattern must be one of Axial, ...; got 'Causl'. Did you mean Causal?
+        graphformer._errors.InputError: parse: pattern must be one of ... names; got 'Causl'. Did you mean Causal? ...
     """
     require(isinstance(text, str), "parse", "text", "be a string", type(text).__name__, "Pass for example 'Window(3)'.")
     try:

@@ -141,9 +141,9 @@ def test_tu_split_is_stratified_and_always_the_same(tmp_path):
 def test_any_tu_name_and_case_is_taken(tmp_path):
     make_tu(tmp_path, "deezer_Ego")
     assert len(graphs_of(load("tu-DEEZER_ego", root=tmp_path))) == 30
-    with pytest.raises(InputError, match="load: name must be one of logp"):
+    with pytest.raises(InputError, match=r"load: name must be one of .*: logp, "):
         load("tu-", root=tmp_path)
-    with pytest.raises(InputError, match="load: name must be one of logp"):
+    with pytest.raises(InputError, match=r"load: name must be one of .*: logp, "):
         load("tu-../x", root=tmp_path)
 
 

@@ -97,7 +97,7 @@ def test_every_member_can_be_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Causl()", "Window, Within; got 'Causl'. Did you mean Causal?"),
+        ("Causl()", "names; got 'Causl'. Did you mean Causal? The names: Axial, "),
         ("Window", "text must hold patterns and operators only; got 'Window'. Write Window()."),
         ("3", "text must hold patterns and operators only; got '3'. Write patterns such as"),
         ("Full() ^ Causal()", "operators only; got 'Full() ^ Causal()'"),
