@@ -85,8 +85,8 @@ def _resume(run: str, words: list[str]) -> Any:
 def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]) -> tuple[TrainConfig, str]:
     """The settings of the recipe, of --config and of the options, the later over the earlier; and what the recipe set.
 
-    Settings of a model hold for that model only: where a later word chooses another, they are left behind; where it
-    chooses a forest, those of training too.
+    Settings of a model hold for that model only, and so do the descriptors of a recipe: where a later word chooses
+    another model, they are left behind; where it chooses a forest, the settings of training too.
     """
     written: dict[str, Any] = {}
     if values["config"]:
@@ -101,7 +101,9 @@ def _config(values: dict[str, Any], about_run: list[str], about_model: list[str]
     merged = _over(weakest, written)
     if values["model"]["name"] is not None:
         merged = _over(merged, {"model": {"name": values["model"]["name"]}})
-    parser = _parser(merged.get("model", {}).get("name", DEFAULT_MODEL))
+    if _model_of(merged) != _model_of(weakest) and "descriptors" not in written:
+        merged.pop("descriptors", None)
+    parser = _parser(_model_of(merged))
     given = parse(parser, about_run + about_model)
     model = {name: value for name, value in given.pop("model").items() if _gives(about_model, f"model.{name}")}
     merged = _over(merged, {name: value for name, value in given.items() if _gives(about_run, name)})
@@ -117,20 +119,24 @@ def _kept(recipe: dict[str, Any], merged: dict[str, Any]) -> list[str]:
     """The settings that are as the recipe has them; those of a model that another replaced are not."""
     names = [name for name, value in recipe.items() if name not in ("dataset", "model") and merged.get(name) == value]
     model, chosen = recipe.get("model", {}), merged["model"]
-    if model.get("name", DEFAULT_MODEL) == chosen.get("name", DEFAULT_MODEL):
+    if _model_of(recipe) == _model_of(merged):
         names += [f"model.{name}" for name, value in model.items() if chosen.get(name) == value]
     return names
 
 
 def _over(weak: dict[str, Any], strong: dict[str, Any]) -> dict[str, Any]:
     model, stronger = weak.get("model", {}), strong.get("model", {})
-    before = model.get("name", DEFAULT_MODEL)
+    before = _model_of(weak)
     chosen = stronger.get("name", before)
     if chosen != before:
         model = {}
     if chosen == "forest" != before:
         weak = {name: value for name, value in weak.items() if name in OF_A_FOREST}
     return {**weak, **strong, "model": {**model, **stronger}}
+
+
+def _model_of(settings: dict[str, Any]) -> str:
+    return settings.get("model", {}).get("name", DEFAULT_MODEL)
 
 
 def _gives(words: list[str], name: str) -> bool:

@@ -35,6 +35,8 @@ _FRAGMENT = "fr_"  # how RDKit names its counts of functional groups
 @cache
 def _single() -> dict[str, Callable[[Any], float]]:
     every = dict(rdkit_module("Descriptors").descList)
+    missing = [name for name in _SINGLE if name not in every]
+    require(not missing, "descriptors", "rdkit", "have all descriptors", f"one without {missing}", "Install another.")
     fragments = sorted(name for name in every if name.startswith(_FRAGMENT))
     return {name: every[name] for name in (*_SINGLE, *fragments)}
 
@@ -148,7 +150,7 @@ def with_descriptors(task: Task, kinds: Sequence[str]) -> Task:
         DataError: The task has no SMILES.
     """
     if task.smiles is None:
-        remedy = "Choose a set of molecules, or leave --descriptors out."
+        remedy = "Choose a set of molecules, or pass --descriptors []."
         refuse("train", "descriptors", "be of molecules with SMILES", task.name, remedy, DataError)
     features = replace(task.features, graph_channels=len(descriptor_names(kinds)))
     train, valid, test = (

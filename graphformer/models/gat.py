@@ -12,6 +12,7 @@ from torch.nn import ModuleList
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
+from graphformer._checks import require
 from graphformer.graphs import Features
 from graphformer.models.config import GATConfig
 from graphformer.models.heads import Head, Level, asked_nodes, require_edges
@@ -73,6 +74,9 @@ class GAT(torch.nn.Module):
             for number, before in enumerate(widths, start=1)
         )
         self.dropout = Dropout(config.dropout)
+        unread, remedy = features.graph_channels, "Give them to the nodes, as more columns of x."
+        fits = level == "graph" or not unread
+        require(fits, "GAT", "features.graph_channels", f"be 0 at level {level!r}", unread, remedy)
         self.head = (
             None
             if level == "node"

@@ -18,6 +18,7 @@ _HOME = {
     "GATv2Conv": "conv.gatv2_conv",
     "GatedGCN": "gated_gcn",
     "GPSConv": "conv.gps_conv",
+    "GraphEncoder": "features",
     "GraphAttention": "attention",
     "LaplacianEncoding": "encodings",
     "LaplacianSetEncoding": "encodings",

@@ -130,7 +130,8 @@ class GraphEncoder(torch.nn.Module):
     """What a graph as a whole carries, as a vector: its numbers brought to one scale, a linear map and a ReLU.
 
     A number z enters as sign(z) log(1 + |z|), less its mean over the graphs that were seen in training and divided by
-    their standard deviation, at most 4 away from 0: weights of hundreds and counts of ones lie side by side.
+    their standard deviation, at most 4 away from 0: weights of hundreds and counts of ones lie side by side. What was
+    the same in all of training is 4 away as soon as it differs.
 
     Args:
         graph_channels: Numbers a graph.
@@ -186,15 +187,23 @@ class GraphEncoder(torch.nn.Module):
 
     @torch.no_grad()
     def _see(self, numbers: Tensor) -> None:
-        """Take a batch into the mean and the variance of all that was seen (Chan et al., 1983)."""
-        if numbers.shape[0] == 0:
+        """Take a batch, of all processes, into the mean and the variance of all that was seen (Chan et al., 1983)."""
+        numbers = numbers.double()  # the variance is a small difference of large sums
+        count, total, squares = numbers.shape[0], numbers.sum(0), numbers.square().sum(0)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            sums = torch.cat((numbers.new_tensor([count]), total, squares))
+            torch.distributed.all_reduce(sums)
+            count, (total, squares) = int(sums[0]), sums[1:].chunk(2)
+        if count == 0:
             return
-        share = numbers.shape[0] / (self.seen + numbers.shape[0])
-        away = numbers.mean(0) - self.mean
-        within = numbers.var(0, correction=0) - self.variance
-        self.variance += share * (within + (1 - share) * away.square())
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0.0)
+        mean, variance = mean.to(self.mean.dtype), variance.to(self.mean.dtype)
+        share = count / (self.seen + count)
+        away = mean - self.mean
+        self.variance += share * (variance - self.variance + (1 - share) * away.square())
         self.mean += share * away
-        self.seen += numbers.shape[0]
+        self.seen += count
 
 
 def edge_vectors(batch: Any, features: Features, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -230,7 +239,7 @@ def edge_vectors(batch: Any, features: Features, dtype: torch.dtype = torch.floa
 
 
 def _read(batch: Any, name: str, categories: Sequence[int], channels: int) -> tuple[Tensor | None, Tensor | None]:
-    """The categorical columns and the numbers of a batch's nodes or edges, checked."""
+    """The categorical columns and the numbers of a batch's nodes, edges or graphs, checked."""
     numbers, columns = None, None
     if channels:
         numbers = getattr(batch, name, None)

@@ -24,7 +24,7 @@ class TrainConfig:
         root: Folder that holds the data sets on disk; not read for the embedded one.
         download: Fetch the data set if it is not there.
         descriptors: Numbers of each molecule as a whole that the model reads beside its graph (sets of molecules only):
-            RDKit's descriptors ("rdkit"), its Morgan fingerprint ("morgan"). Default: none.
+            RDKit's descriptors ("rdkit"), its Morgan fingerprint ("morgan"), as in [rdkit,morgan]. Default: none.
         epochs: Passes over the training split.
         patience: Epochs without a better validation measure after which the run ends; 0: it goes on to the last.
         batch_size: Graphs in a step, over all devices; links in a step for link prediction, and target nodes where
@@ -44,8 +44,8 @@ class TrainConfig:
         label_smoothing: Share of a label that is spread evenly over the classes (classification), in [0, 1).
         neighbors: Neighbours drawn for a node at each hop, for training on neighbourhoods of one big graph. Default:
             none, the whole graph at once.
-        negatives: What stands against the links in training, none of them a link: random "pairs", or links with
-            other, random "targets".
+        negatives: What stands against the links in training, drawn again where it is a link: random "pairs", or links
+            with other, random "targets".
         seed: Of the first weights, the order of the graphs and dropout.
         seeds: Runs, from `seed` upward; above 1, the mean and deviation of their measures are told.
         num_workers: Processes that make batches; 0 makes them in this one.

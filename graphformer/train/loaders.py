@@ -29,7 +29,7 @@ class Share(NamedTuple):
 
 
 _ALL = Share()
-_DRAWS = 20  # of a pair that is no link
+_DRAWS = 20  # of a pair, until it is no link
 
 
 def training_loader(

@@ -17,6 +17,7 @@ from torch_geometric.transforms import Compose
 import graphformer
 from graphformer._errors import DataError
 from graphformer.data import AddDescriptors
+from graphformer.data.molecule import rdkit_module
 from graphformer.graphs import carrier_class
 from graphformer.models import transform
 from graphformer.models.config import name_of
@@ -104,7 +105,9 @@ def _all(step: Callable[[Data], Data], graphs: Sequence[Data], what: str, config
 
 def _cached_path(graphs: Sequence[Data], config: TrainConfig) -> Path:
     """A file named after all that its content depends on: the samples' tensors, the model's settings, the version."""
-    about = (name_of(config.model), config.model, config.descriptors, graphformer.__version__)
+    about: list[Any] = [name_of(config.model), config.model, config.descriptors, graphformer.__version__]
+    if config.descriptors:
+        about.append(rdkit_module("rdBase").rdkitVersion)
     digest = hashlib.sha256(repr(about).encode())
     for graph in graphs:
         for key, value in sorted(graph.to_dict().items()):

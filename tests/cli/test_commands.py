@@ -82,6 +82,22 @@ def test_settings_come_from_defaults_recipe_file_and_options_in_this_order(asked
     assert other.epochs != 11
 
 
+def test_descriptors_of_a_recipe_are_for_its_model(asked, monkeypatch, tmp_path):
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "logp.yaml").write_text("descriptors: [rdkit]\nmodel: {name: gps}\n")
+    (tmp_path / "c.yaml").write_text("descriptors: [morgan]\n")
+    monkeypatch.setattr("graphformer.train.recipes.FOLDER", recipes)
+    seen = []
+    monkeypatch.setattr("graphformer.train.train", lambda config: seen.append(config.descriptors))
+    monkeypatch.setattr("graphformer.cli.train._tell", lambda *told: None)
+    for words in ([], ["--model.name", "gps"], ["--model", "mpnn"], ["--model", "forest"], ["--descriptors", "[]"]):
+        assert main(["train", "logp", *words]) == 0
+    assert main(["train", "logp", "--model", "mpnn", "--config", str(tmp_path / "c.yaml")]) == 0
+    assert main(["train", "logp", "--model", "mpnn", "--descriptors", "[rdkit,morgan]"]) == 0
+    assert seen == [("rdkit",), ("rdkit",), (), (), (), ("morgan",), ("rdkit", "morgan")]
+
+
 def test_what_a_recipe_set_is_told(asked, monkeypatch, capsys, tmp_path):
     recipes = tmp_path / "recipes"
     recipes.mkdir()

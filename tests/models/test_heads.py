@@ -5,7 +5,8 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from graphformer._errors import InputError
-from graphformer.models import heads
+from graphformer.graphs import Features
+from graphformer.models import GATConfig, build, heads
 from graphformer.models.heads import Head
 from graphformer.testing import assert_close
 
@@ -31,6 +32,11 @@ def test_graphs_are_pooled_apart(pooling):
     parts = [Data(num_nodes=n, edge_index=torch.empty(2, 0).long()) for n in (2, 3)]
     out = head(x, Batch.from_data_list(parts))
     assert_close(out, torch.cat([head(x[:2], parts[0]), head(x[2:], parts[1])]))
+
+
+def test_gat_reads_numbers_of_whole_graphs_for_whole_graphs_only():
+    with pytest.raises(InputError, match="GAT: features.graph_channels must be 0 at level 'node'; got 2. Give them to"):
+        build(GATConfig(), Features(node_channels=3, graph_channels=2), 1, "node")
 
 
 @pytest.mark.parametrize("level", ["node", "link"])

@@ -6,8 +6,7 @@ from torch_geometric.data import Data
 
 from graphformer._errors import InputError
 from graphformer.graphs import Features
-from graphformer.nn import EdgeEncoder, NodeEncoder, edge_vectors
-from graphformer.nn.features import GraphEncoder
+from graphformer.nn import EdgeEncoder, GraphEncoder, NodeEncoder, edge_vectors
 from graphformer.testing import assert_close
 
 COUNTS = (5, 3, 7)

@@ -27,6 +27,7 @@ labels = [-0.3, 2.1, -0.2, 0.3, 3.4, 1.4, -1.4, -0.3, float("nan"), 4.7, 0.0]
 graphs = from_smiles_list(smiles, labels).samples
 kind = {"level": "graph", "task_type": "regression", "num_tasks": 1, "num_outputs": 1, "metric": "rmse"}
 parts = {"train": graphs, "valid": graphs[:5], "test": graphs[5:], "features": molecule_features()}
+parts["smiles"] = {"train": smiles, "valid": smiles[:5], "test": smiles[5:]}.get
 run.load = lambda name, root, download: Task(name=name, higher_is_better=False, measure=rmse, **kind, **parts)
 
 Record.on_validation_start = lambda self, *arguments: setattr(self, "_training", 1.0)  # what is counted, a second
@@ -35,6 +36,7 @@ model = GraphTransformerConfig(channels=16, layers=2, heads=2, walk_steps=0, nor
 folder, devices = sys.argv[1], int(sys.argv[2])
 spread = {"devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
 settings = {"epochs": int(sys.argv[3]), "batch_size": 4, "seed": 3, "weight_decay": 0.1, "average": 0.5, **spread}
+settings["descriptors"] = ["rdkit"]  # brought to the scale of all graphs, not of one process's
 result = run.train(TrainConfig(folder=folder, model=model, **settings))
 print("told once:", result.dataset)
 """

@@ -41,7 +41,7 @@ LINKS = one_graph("link", "link prediction")
 GRAPHS = replace(NODES, level="graph", train=NODES.train * 2, valid=NODES.train * 2)
 NUMBERS = replace(GRAPHS, task_type="regression")
 WORDS = replace(GRAPHS, task_type="subtoken prediction")
-SUM = GraphTransformerConfig(pooling="mean")
+POOLING = GraphTransformerConfig(pooling="mean")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ SUM = GraphTransformerConfig(pooling="mean")
             {"num_workers": 1, "prepare_in_workers": True},
             "prepare_in_workers must be left out where one graph holds all parts; got True",
         ),
-        (NODES, {"model": SUM}, "model.pooling must be left out but for whole graphs; got mean"),
+        (NODES, {"model": POOLING}, "model.pooling must be left out but for whole graphs; got mean"),
         (
             GRAPHS,
             {"model": GTConfig(update_last_edges=True)},
@@ -81,7 +81,7 @@ def test_a_setting_without_an_effect_is_refused(task, settings, message, small, 
 @pytest.mark.parametrize(
     ("task", "settings"),
     [
-        (GRAPHS, {"class_weight": "balanced", "label_smoothing": 0.1, "model": SUM}),
+        (GRAPHS, {"class_weight": "balanced", "label_smoothing": 0.1, "model": POOLING}),
         (GRAPHS, {"batch_size": 2, "accumulate": 2, "num_workers": 1, "prepare_in_workers": True}),
         (WORDS, {"label_smoothing": 0.1}),
         (LINKS, {"label_smoothing": 0.1, "negatives": "targets", "batch_size": 2, "num_workers": 1}),
