@@ -150,8 +150,8 @@ class _Terminated(Callback):
     they say to each other, and all wait for ever.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take its place."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take its place; it comes after `on_fit_start`."""
         _interrupt_when_terminated()
 
 
